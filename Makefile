@@ -1,0 +1,52 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+PYTHON ?= python3
+export PYTHON
+# Programs that the tests start find the same packages as pytest itself (pytest.ini: pythonpath).
+TEST_PATH := $(CURDIR)/playbooks/collections:$(CURDIR)/tests/standin:$(CURDIR)/tests
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-full lint bench clean host checks
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 12
+
+demo: .venv/demo/.ready ## back up and restore a small MazeVault, end to end, on this machine (no root, no Docker)
+	.venv/demo/bin/python extensions/demo/demo.py
+
+test: checks ## everything, with seeded samples of the long counts (under 30 minutes on 2 cores)
+	$(PYTEST)
+
+test-full: checks ## the same with the full counts
+	MAZEVAULT_TEST_FULL=1 $(PYTEST)
+
+PYTEST = PATH="$(CURDIR)/.venv/test/bin:$$PATH" PYTHONPATH="$(TEST_PATH)" \
+	HYPOTHESIS_STORAGE_DIRECTORY="$(CURDIR)/.venv/cache/hypothesis" .venv/test/bin/python -m pytest
+
+checks: host .venv/demo/.ready .venv/test/.ready
+	scripts/versions.sh
+	scripts/lint.sh
+	scripts/sanity.sh
+
+host:
+	scripts/setup-test-host.sh
+
+lint: .venv/test/.ready ## style, types, and the habits that a machine can check
+	scripts/lint.sh
+
+bench: .venv/test/.ready ## measure backup and restore against the plain tools
+	PYTHONPATH="$(TEST_PATH)" .venv/test/bin/python tests/bench/bench.py
+
+clean: ## remove what make made
+	rm -rf .venv .ansible tests/output demo
+	find . -path ./.git -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+.venv/demo/.ready: requirements.txt scripts/make-venv.sh
+	scripts/make-venv.sh .venv/demo requirements.txt
+	@touch $@
+
+.venv/test/.ready: tests/requirements.txt requirements.txt scripts/make-venv.sh
+	scripts/make-venv.sh .venv/test tests/requirements.txt
+	@touch $@

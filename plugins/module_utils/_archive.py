@@ -1,0 +1,418 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection: can change at any time.
+"""Reading dumps: what a file is by its first bytes, its table of contents, and every byte of its data."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import re
+import typing as t
+import zlib
+from dataclasses import dataclass
+
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._files import CHUNK
+from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, failure
+from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
+
+FORMATS = ("custom", "directory", "tar", "plain")
+_TRAILERS = (b"-- PostgreSQL database dump complete", b"-- PostgreSQL database cluster dump complete")
+_HEADERS = (b"-- PostgreSQL database dump", b"-- PostgreSQL database cluster dump")
+_GZIP, _ZSTD, _CUSTOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PGDMP"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A dump on disk.
+
+    Attributes:
+        format: `custom`, `directory`, `tar` or `plain`.
+        wrapper: `zstd` or `gzip` around the whole file (around each data file of a directory), or empty.
+    """
+
+    path: str
+    format: str
+    wrapper: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.format} ({self.wrapper})" if self.wrapper else self.format
+
+
+class Damaged(BackupError):
+    """The bytes are not a whole dump."""
+
+
+def identify(path: str, runtime: Runtime) -> Archive:
+    """Say what a dump is by its content; its name decides nothing.
+
+    Raises:
+        BackupError: not there, not readable, or no dump at all.
+    """
+    if os.path.isdir(path):
+        if os.path.isfile(os.path.join(path, "toc.dat")):
+            zipped = any(name.endswith(".dat.zst") for name in os.listdir(path))
+            return Archive(path, "directory", "zstd" if zipped else "")
+        raise BackupError(
+            f"path: {path}: a folder without toc.dat, so not a dump", hint="Name a dump's folder or file."
+        )
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(512)
+    except OSError as exc:
+        raise BackupError(f"path: {path}: {exc.strerror}", hint="Name a dump that this user can read.") from exc
+    wrapper = "gzip" if head.startswith(_GZIP) else "zstd" if head.startswith(_ZSTD) else ""
+    if wrapper:
+        plain = Archive(path, "plain", wrapper)
+        try:
+            with opened(plain, runtime) as stream:
+                head = stream.read(512)
+        except Damaged:
+            head = b""
+    if head.startswith(_CUSTOM):
+        return Archive(path, "custom", wrapper)
+    if head[257:262] == b"ustar" and head.startswith(b"toc.dat\0"):
+        return Archive(path, "tar", wrapper)
+    if any(header in head for header in _HEADERS) or head.lstrip().startswith(
+        (b"--", b"SET ", b"CREATE ", b"BEGIN", b"DROP ", b"\\restrict")
+    ):
+        return Archive(path, "plain", wrapper)
+    raise Damaged(
+        f"path: {path}: not a PostgreSQL dump" + (" (empty file)" if not head else ""),
+        hint="Known are pg_dump's custom, directory, tar and plain formats, also inside gzip or zstd.",
+    )
+
+
+@contextlib.contextmanager
+def opened(archive: Archive, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
+    """The dump as a stream without its wrapper; damage of the wrapper is raised when the block ends normally."""
+    with open(archive.path, "rb") as raw:
+        if not archive.wrapper:
+            yield raw
+        elif archive.wrapper == "gzip":
+            with gzip.GzipFile(fileobj=raw) as stream:
+                try:
+                    yield t.cast("t.IO[bytes]", stream)
+                except (EOFError, OSError, zlib.error) as exc:
+                    raise Damaged(f"{archive.path}: gzip: {exc}") from exc
+        else:
+            child = runtime.processes.start([runtime.program("zstd"), "-q", "-d", "-c"], stdin=raw, stdout=-1)
+            try:
+                yield child.stdout
+                if child.stdout.read(1):
+                    return  # the reader had enough; zstd's word about the rest isn't wanted
+                done = child.wait()
+                if done.rc != 0:
+                    raise Damaged(f"{archive.path}: {failure('zstd', done).msg}")
+            finally:
+                child.stop()
+
+
+def data_file(path: str, runtime: Runtime) -> t.ContextManager[t.IO[bytes]]:
+    """One data file of a directory dump, unwrapped."""
+    wrapper = "zstd" if path.endswith(".zst") else "gzip" if path.endswith(".gz") else ""
+    return opened(Archive(path, "plain", wrapper), runtime)
+
+
+def plaintext_sha256(path: str, runtime: Runtime) -> str:
+    """SHA-256 of a file without its zstd or gzip wrapper: reads every byte and so proves the wrapper's own checksums."""
+    with open(path, "rb") as stream:
+        head = stream.read(4)
+    wrapper = "zstd" if head == _ZSTD else "gzip" if head.startswith(_GZIP) else ""
+    digest = hashlib.sha256()
+    with opened(Archive(path, "plain", wrapper), runtime) as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def for_pg_restore(archive: Archive, runtime: Runtime) -> t.Iterator[tuple[list[str], t.IO[bytes] | None]]:
+    """What pg_restore is to be given: arguments, and a plain file for its stdin (None where it reads by name).
+
+    A directory with files wrapped by the zstd program needs pg_restore 16 or newer; see `unwrap`.
+    """
+    if archive.format == "directory" or not archive.wrapper:
+        yield [archive.path], None
+    else:
+        with opened(archive, runtime) as stream:
+            yield [], stream
+
+
+class _Feeder:
+    """Copies an unwrapped stream into a program's stdin, hashing what goes by."""
+
+    def __init__(self, child: Child, source: t.IO[bytes]) -> None:
+        import threading
+
+        self.error: Exception | None = None
+        self.sha256 = hashlib.sha256()
+        self._child, self._source = child, source
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+        self._thread.start()
+
+    def _copy(self) -> None:
+        try:
+            while chunk := self._source.read(CHUNK):
+                self.sha256.update(chunk)
+                self._child.stdin.write(chunk)
+        except BrokenPipeError:
+            pass  # the program has ended; its exit status says why
+        except (OSError, EOFError, zlib.error) as exc:
+            self.error = exc
+        finally:
+            with contextlib.suppress(OSError):
+                self._child.stdin.close()
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+def pg_restore_stream(
+    archive: Archive, runtime: Runtime, major: int, arguments: t.Sequence[str], consume: t.Callable[[bytes], None]
+) -> str:
+    """Run pg_restore over the archive and hand its output to `consume` in pieces.
+
+    Returns:
+        the sha256 of what was unwrapped for it, or "" where it read the files by name.
+    Raises:
+        Damaged: pg_restore or the wrapper found damage.
+    """
+    program = runtime.program("pg_restore", major=major)
+    with for_pg_restore(archive, runtime) as (names, stream):
+        child = runtime.processes.start([program, *arguments, *names], stdin=None if stream is None else -1, stdout=-1)
+        feeder = None
+        try:
+            feeder = _Feeder(child, stream) if stream is not None else None
+            while chunk := os.read(child.stdout.fileno(), CHUNK):
+                consume(chunk)
+            done = child.wait()
+        finally:
+            child.stop()
+            if feeder is not None:
+                feeder.join()
+        if done.rc != 0:
+            raise Damaged(failure(f"path: {archive.path}", done).msg, details={"stderr_tail": done.stderr})
+        if feeder is not None and feeder.error is not None:
+            raise Damaged(f"path: {archive.path}: {feeder.error}")
+    return feeder.sha256.hexdigest() if feeder is not None else ""
+
+
+@dataclass(frozen=True)
+class TocEntry:
+    """One line of `pg_restore --list`."""
+
+    line: str
+    tag: str
+    name: str
+
+
+_TOC_LINE = re.compile(r"^(\d+); (\d+) (\d+) (.*)$")
+_TAGS = (
+    "ACL", "AGGREGATE", "ATTRDEF", "BLOB", "BLOB COMMENTS", "BLOB METADATA", "BLOBS", "CAST", "CHECK CONSTRAINT", "COLLATION",
+    "COMMENT", "CONSTRAINT", "CONVERSION", "DATABASE", "DATABASE PROPERTIES", "DEFAULT", "DEFAULT ACL", "DOMAIN", "EVENT TRIGGER",
+    "EXTENSION", "FK CONSTRAINT", "FOREIGN DATA WRAPPER", "FOREIGN TABLE", "FUNCTION", "INDEX", "INDEX ATTACH",
+    "LARGE OBJECT", "MATERIALIZED VIEW", "MATERIALIZED VIEW DATA", "OPERATOR", "OPERATOR CLASS", "OPERATOR FAMILY", "POLICY",
+    "PROCEDURE", "PROCEDURAL LANGUAGE", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "ROW SECURITY",
+    "RULE", "SCHEMA", "SECURITY LABEL", "SEQUENCE", "SEQUENCE OWNED BY", "SEQUENCE SET", "SERVER", "SHELL TYPE", "STATISTICS",
+    "STATISTICS DATA", "SUBSCRIPTION", "SUBSCRIPTION TABLE", "TABLE", "TABLE ATTACH", "TABLE DATA", "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM", "TRIGGER", "TYPE", "USER MAPPING", "VIEW",
+)  # fmt: skip
+_BY_LENGTH = sorted(_TAGS, key=len, reverse=True)
+
+
+def parse_toc(text: str) -> list[TocEntry]:
+    """The entries of `pg_restore --list`; comments are left out."""
+    entries = []
+    for line in text.splitlines():
+        match = _TOC_LINE.match(line)
+        if not match:
+            continue
+        rest = match.group(4)
+        tag = next((word for word in _BY_LENGTH if rest.startswith(word + " ")), rest.split(" ", 1)[0])
+        entries.append(TocEntry(line, tag, rest[len(tag) :].strip()))
+    return entries
+
+
+def dumped_by(text: str) -> tuple[int, int]:
+    """(server major, pg_dump major) from the heading of `pg_restore --list`; 0 where it doesn't say."""
+
+    def major(label: str) -> int:
+        match = re.search(rf"^;\s+Dumped {label} version: (\d+)", text, re.MULTILINE)
+        return int(match.group(1)) if match else 0
+
+    return major("from database"), major("by pg_dump")
+
+
+def read_toc(archive: Archive, runtime: Runtime, major: int) -> tuple[list[TocEntry], str]:
+    """The table of contents of an archive and pg_restore's own text of it."""
+    pieces: list[bytes] = []
+    program = runtime.program("pg_restore", major=major)
+    if archive.wrapper and archive.format != "directory":
+        # The list is at the beginning; whatever wrapper damage follows is not asked about here.
+        with open(archive.path, "rb"), _lenient(archive, runtime) as stream:
+            child = runtime.processes.start([program, "--list"], stdin=-1, stdout=-1)
+            feeder = None
+            try:
+                feeder = _Feeder(child, stream)
+                while chunk := os.read(child.stdout.fileno(), CHUNK):
+                    pieces.append(chunk)
+                done = child.wait()
+            finally:
+                child.stop()
+                if feeder is not None:
+                    feeder.join()
+    else:
+        child = runtime.processes.start([program, "--list", archive.path], stdout=-1)
+        try:
+            while chunk := os.read(child.stdout.fileno(), CHUNK):
+                pieces.append(chunk)
+            done = child.wait()
+        finally:
+            child.stop()
+    if done.rc != 0:
+        raise Damaged(failure(f"path: {archive.path}", done).msg, details={"stderr_tail": done.stderr})
+    text = b"".join(pieces).decode("utf-8", "replace")
+    entries = parse_toc(text)
+    if not entries:
+        raise Damaged(f"path: {archive.path}: the table of contents is empty", hint="A dump of nothing proves nothing.")
+    return entries, text
+
+
+@contextlib.contextmanager
+def _lenient(archive: Archive, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
+    with contextlib.suppress(Damaged), opened(archive, runtime) as stream:
+        yield stream
+
+
+class RowCounter:
+    """Counts the rows of each COPY block in a stream of SQL."""
+
+    _NAME = rb'(?:"(?:[^"]|"")*"|[^\s".(]+)'
+    # Quoted names may hold line ends, parentheses and even the words of a header.
+    _HEADER = re.compile(
+        rb"\nCOPY (" + _NAME + rb"(?:\." + _NAME + rb')?) (?:\((?:"(?:[^"]|"")*"|[^")])*\))? ?FROM stdin;\n'
+    )
+    _LONGEST_HEADER = 1 << 20
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], int] = {}
+        self._buffer = b"\n"
+        self._table: tuple[str, str] | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        self._buffer += chunk
+        while self._advance():
+            pass
+
+    def _advance(self) -> bool:
+        return self._in_copy(self._table) if self._table is not None else self._in_sql()
+
+    def _in_copy(self, table: tuple[str, str]) -> bool:
+        end = self._buffer.find(b"\n\\.\n")
+        if end < 0:
+            keep = 3
+            self.rows[table] += self._buffer.count(b"\n", 0, max(0, len(self._buffer) - keep))
+            self._buffer = self._buffer[-keep:]
+            return False
+        self.rows[table] += self._buffer.count(b"\n", 0, end)
+        self._buffer = self._buffer[end + 3 :]
+        self._table = None
+        return True
+
+    def _in_sql(self) -> bool:
+        start = self._buffer.find(b"\nCOPY ")
+        if start < 0:
+            self._buffer = self._buffer[-5:]
+            return False
+        match = self._HEADER.match(self._buffer, start)
+        if match:
+            self._table = _names(match.group(1))
+            self.rows.setdefault(self._table, 0)
+            self._buffer = self._buffer[match.end() - 1 :]
+            return True
+        if len(self._buffer) - start > self._LONGEST_HEADER:
+            self._buffer = self._buffer[start + 1 :]
+            return True
+        self._buffer = self._buffer[start:]
+        return False
+
+    def finish(self) -> None:
+        """Raise Damaged when the stream ended inside a COPY block."""
+        if self._table is not None:
+            raise Damaged(f"the data of {'.'.join(self._table)} ends in the middle")
+
+
+def _names(text: bytes) -> tuple[str, str]:
+    parts = re.findall(rb'"((?:[^"]|"")*)"|([^".]+)', text)
+    names = [
+        (quoted.replace(b'""', b'"') if quoted else bare).decode("utf-8", "surrogateescape") for quoted, bare in parts
+    ]
+    return (names[0], names[1]) if len(names) > 1 else ("", names[0])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a full read found: rows per (schema, table), sha256 of the unwrapped bytes ("" for folders)."""
+
+    rows: dict[tuple[str, str], int]
+    plaintext_sha256: str
+
+
+def read_fully(archive: Archive, runtime: Runtime, major: int) -> Reading:
+    """Decode every byte of the data.
+
+    Raises:
+        Damaged: anything that isn't a whole dump: wrapper, decompression, a COPY block without end, a missing trailer.
+    """
+    counter = RowCounter()
+    if archive.format == "plain":
+        sha = _read_plain(archive, runtime, counter)
+    else:
+        with unwrapped_directory(archive, runtime, major) as readable:
+            # Data only: a function's body may hold lines that look like COPY.
+            sha = pg_restore_stream(readable, runtime, major, ["--data-only", "--file=-"], counter.feed)
+    counter.finish()
+    return Reading(counter.rows, sha)
+
+
+def _read_plain(archive: Archive, runtime: Runtime, counter: RowCounter) -> str:
+    digest, tail = hashlib.sha256(), b""
+    with opened(archive, runtime) as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            counter.feed(chunk)
+            tail = (tail + chunk)[-4096:]
+    if not any(trailer in tail for trailer in _TRAILERS):
+        raise Damaged(
+            f"path: {archive.path}: the closing line of the dump is missing: it was cut off",
+            hint="A cut plain dump restores without an error and without its last rows. Use another one.",
+        )
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def unwrapped_directory(
+    archive: Archive, runtime: Runtime, major: int, *, work: str | None = None
+) -> t.Iterator[Archive]:
+    """A directory dump that this pg_restore can read; others pass through as they are.
+
+    zstd files are checked by their frames' checksums first (pg_restore notices neither flips nor a cut), and unpacked to a
+    temporary folder.
+    """
+    if archive.format != "directory" or archive.wrapper != "zstd":
+        yield archive
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir=work or os.path.dirname(archive.path), prefix=".unpacked-") as folder:
+        for name in sorted(os.listdir(archive.path)):
+            target = os.path.join(folder, name[:-4] if name.endswith(".zst") else name)
+            with data_file(os.path.join(archive.path, name), runtime) as source, open(target, "wb") as out:
+                while chunk := source.read(CHUNK):
+                    out.write(chunk)
+        yield Archive(folder, "directory")

@@ -1,0 +1,174 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection: can change at any time.
+"""Does a restored database hold exactly what its set's manifest says? Pure functions."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.mazevault.backup.plugins.module_utils._database import differences
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN, Check
+
+_SHOWN = 3
+
+
+def _sample(names: t.Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:_SHOWN]) + (f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else "")
+
+
+def compare_tables(expected: t.Sequence[t.Mapping[str, t.Any]], observed: t.Sequence[t.Mapping[str, t.Any]]) -> Check:
+    """Every table's count and digest, exactly; no table at all proves nothing."""
+    left = {(entry["schema"], entry["name"]): (entry["rows"], entry["digest"]) for entry in expected}
+    right = {(entry["schema"], entry["name"]): (entry["rows"], entry["digest"]) for entry in observed}
+    problems = []
+    for key in sorted(left.keys() | right.keys()):
+        name = ".".join(key)
+        if key not in right:
+            problems.append(f"{name}: missing")
+        elif key not in left:
+            problems.append(f"{name}: not in the manifest")
+        elif left[key][0] != right[key][0]:
+            problems.append(f"{name}: {right[key][0]} rows instead of {left[key][0]}")
+        elif left[key][1] != right[key][1]:
+            problems.append(f"{name}: other content in {left[key][0]} rows")
+    total = sum(rows for rows, _ in left.values())
+    shown = f"{len(left)} tables, {total} rows"
+    if problems:
+        return Check("tables", "restore", FAIL, _sample(problems), shown, f"{len(problems)} tables differ")
+    if not left:
+        return Check("tables", "restore", UNPROVEN, "the manifest names no table", shown, shown)
+    return Check("tables", "restore", PASS, expected=shown, observed=shown)
+
+
+def compare_row_counts(expected: t.Sequence[t.Mapping[str, t.Any]], observed: t.Mapping[tuple[str, str], int]) -> Check:
+    """The COPY rows of a full read against the manifest."""
+    problems = []
+    for entry in expected:
+        key = (entry["schema"], entry["name"])
+        if observed.get(key) != entry["rows"]:
+            problems.append(f"{'.'.join(key)}: {observed.get(key, 'no')} rows instead of {entry['rows']}")
+    shown = f"{sum(entry['rows'] for entry in expected)} rows in {len(expected)} tables"
+    if problems:
+        return Check("rows", "read", FAIL, _sample(problems), shown)
+    if not expected:
+        return Check("rows", "read", UNPROVEN, "the manifest names no table", shown)
+    return Check("rows", "read", PASS, expected=shown, observed=f"{sum(observed.values())} rows")
+
+
+def _order(position: t.Mapping[str, t.Any]) -> tuple[int, bool]:
+    return int(position["last_value"]), bool(position["is_called"])
+
+
+def compare_sequences(
+    expected: t.Sequence[t.Mapping[str, t.Any]], observed: t.Sequence[t.Mapping[str, t.Any]]
+) -> Check:
+    """Each sequence lies between its positions before and after the dump (sequences belong to no snapshot)."""
+    right = {(entry["schema"], entry["name"]): entry for entry in observed}
+    problems, unclear = [], []
+    for entry in expected:
+        name = f"{entry['schema']}.{entry['name']}"
+        found = right.get((entry["schema"], entry["name"]))
+        after = entry["after"]
+        if found is None:
+            problems.append(f"{name}: missing")
+            continue
+        if after is None:
+            unclear.append(name)
+            continue
+        low, high, here = _order(entry), _order(after), _order(found)
+        if entry["increment"] < 0:
+            # downwards: compare mirrored
+            low, high, here = ((-value, called) for value, called in (low, high, here))
+        if high < low or entry["cycle"]:
+            if here not in (low, high):
+                unclear.append(name)
+        elif not low <= here <= high:
+            problems.append(
+                f"{name}: at {found['last_value']}, the source was between {entry['last_value']} and {after['last_value']}"
+            )
+    shown = f"{len(expected)} sequences"
+    if problems:
+        return Check("sequences", "restore", FAIL, _sample(problems), shown)
+    if unclear:
+        return Check(
+            "sequences", "restore", UNPROVEN, f"set back or dropped while the dump ran: {_sample(unclear)}", shown
+        )
+    return Check("sequences", "restore", PASS, expected=shown, observed=shown)
+
+
+def compare_large_objects(expected: t.Mapping[str, t.Any], observed: t.Mapping[str, t.Any]) -> Check:
+    for side in (expected, observed):
+        if "unproven" in side:
+            return Check("large objects", "restore", UNPROVEN, str(side["unproven"]))
+    shown = f"{expected['count']} large objects"
+    if dict(expected) != dict(observed):
+        return Check(
+            "large objects", "restore", FAIL, "other number or content", shown, f"{observed['count']} large objects"
+        )
+    return Check("large objects", "restore", PASS, expected=shown, observed=shown)
+
+
+def compare_views(expected: t.Sequence[t.Mapping[str, t.Any]], observed: t.Sequence[t.Mapping[str, t.Any]]) -> Check:
+    left = {(entry["schema"], entry["name"], entry["populated"]) for entry in expected}
+    right = {(entry["schema"], entry["name"], entry["populated"]) for entry in observed}
+    shown = f"{len(left)} materialized views"
+    if left != right:
+        return Check("materialized views", "restore", FAIL, _sample(f"{s}.{n}" for s, n, _ in left ^ right), shown)
+    return Check("materialized views", "restore", PASS, expected=shown, observed=shown)
+
+
+def compare_catalogue(
+    expected: t.Mapping[str, t.Sequence[str]],
+    observed: t.Mapping[str, t.Sequence[str]],
+    *,
+    same_major: bool,
+) -> list[Check]:
+    """Objects with owners, privileges and states. Between major versions new privileges exist, so differences are unproven."""
+    checks = []
+    for category, lines in expected.items():
+        left, right = set(lines), set(observed.get(category, ()))
+        shown = f"{len(left)} {category}"
+        if left == right:
+            checks.append(Check(category, "restore", PASS, expected=shown, observed=shown))
+        else:
+            odd = [f"missing or different: {line}" for line in left - right] or [
+                f"not in the source: {line}" for line in right - left
+            ]
+            reason = _sample(line[:200] for line in odd)
+            checks.append(
+                Check(
+                    category, "restore", FAIL if same_major else UNPROVEN, reason, shown, f"{len(left ^ right)} differ"
+                )
+            )
+    return checks
+
+
+def compare_properties(expected: t.Mapping[str, t.Any], observed: t.Mapping[str, t.Any] | None) -> Check:
+    """Owner, privileges, settings, comment and limit of the database itself."""
+    if observed is None:
+        return Check("database properties", "restore", FAIL, "the database is missing")
+    odd = differences(expected, observed)
+    if odd:
+        return Check("database properties", "restore", FAIL, f"differ: {', '.join(odd)}")
+    return Check("database properties", "restore", PASS)
+
+
+def compare_all(
+    expected: t.Mapping[str, t.Any], observed: t.Mapping[str, t.Any], *, same_major: bool = True
+) -> list[Check]:
+    """All comparisons of the level `restore`.
+
+    Args:
+        expected, observed: with the keys that a dump's private facts have (`tables`, `sequences`, `large_objects`,
+            `materialized_views`, `catalogue`, `database`).
+    """
+    return [
+        compare_tables(expected["tables"], observed["tables"]),
+        compare_sequences(expected["sequences"], observed["sequences"]),
+        compare_large_objects(expected["large_objects"], observed["large_objects"]),
+        compare_views(expected["materialized_views"], observed["materialized_views"]),
+        *compare_catalogue(expected["catalogue"], observed["catalogue"], same_major=same_major),
+        compare_properties(expected["database"], observed["database"]),
+    ]

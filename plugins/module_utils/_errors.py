@@ -1,0 +1,32 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection: can change at any time.
+"""The one exception of the collection: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import typing as t
+
+
+class BackupError(Exception):
+    """A failure that the operator can understand.
+
+    Args:
+        msg: one line that names the parameter or thing and its value, never a secret.
+        hint: one line that says what to do.
+        details: more facts for the result (return codes, the tail of stderr).
+    """
+
+    def __init__(self, msg: str, *, hint: str = "", details: dict[str, t.Any] | None = None) -> None:
+        super().__init__(msg)
+        self.msg = " ".join(msg.split())
+        self.hint = " ".join(hint.split())
+        self.details = dict(details or {})
+
+
+class Busy(BackupError):
+    """Another run works on the same thing."""
+
+
+class Retry(BackupError):
+    """This attempt failed for a reason that another attempt may not meet (locks, concurrent DDL)."""

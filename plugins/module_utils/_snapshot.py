@@ -1,0 +1,121 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection: can change at any time.
+"""One moment of a database, held open: locks first, then the snapshot; and a watch on whom that blocks.
+
+TRUNCATE and rewriting ALTER TABLE are not seen by older snapshots as of their time, so a snapshot that is taken before the
+locks can show empty tables. LOCK TABLE takes no snapshot; the first query after it does.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import typing as t
+
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock
+from ansible_collections.mazevault.backup.plugins.module_utils._contents import list_tables
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import Retry
+from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
+    PsycopgSession,
+    Server,
+    SqlError,
+    literal,
+    prepare_reading,
+    qualified,
+)
+
+# lock not available, query cancelled, undefined table or schema, deadlock, "cache lookup failed"
+RETRY_CODES = ("55P03", "57014", "42P01", "3F000", "40P01", "XX000", "42704", "42883")
+
+
+class Snapshot:
+    """An open transaction whose exported snapshot serves the dump, the counts and the digests."""
+
+    def __init__(self, session: PsycopgSession, exported: str, moment: dt.datetime, version: str) -> None:
+        self.session = session
+        self.exported = exported
+        self.moment = moment
+        self.server_version = version
+
+    @property
+    def recovery_point(self) -> str:
+        return _clock.rfc3339(self.moment)
+
+    def release(self) -> None:
+        self.session.close()
+
+
+def take_snapshot(server: Server, application: str, *, lock_timeout: float) -> Snapshot:
+    """Lock every table, export a snapshot, make sure that the locked tables are the tables of the snapshot.
+
+    Args:
+        lock_timeout: seconds to wait for one lock.
+    Raises:
+        Retry: a table came, went or was locked by somebody else meanwhile.
+    """
+    session = server.connect(application)
+    try:
+        prepare_reading(session)
+        before = list_tables(session)
+        session.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        session.execute(f"SET LOCAL lock_timeout = {int(lock_timeout * 1000)}")
+        names = [qualified(schema, name) for _oid, schema, name, _kind, _persistence, _condition in before]
+        for start in range(0, len(names), 500):
+            session.execute(f"LOCK TABLE ONLY {', ONLY '.join(names[start : start + 500])} IN ACCESS SHARE MODE")
+        # statement_timestamp() is taken before the snapshot: whatever was committed before it is inside.
+        moment, exported, version = session.query(
+            "SELECT pg_catalog.statement_timestamp(), pg_catalog.pg_export_snapshot(), pg_catalog.current_setting('server_version')"
+        )[0]
+        session.execute("SET LOCAL lock_timeout = 0")
+        after = list_tables(session)
+    except SqlError as exc:
+        session.close()
+        if exc.code in RETRY_CODES:
+            raise Retry(
+                f"no snapshot: {exc.msg}", hint="The schema is being changed; try again when that is over."
+            ) from exc
+        raise
+    except BaseException:
+        session.close()
+        raise
+    if after != before:
+        session.close()
+        raise Retry(
+            "no snapshot: tables were created, dropped or renamed while they were being locked",
+            hint="The schema is being changed; try again when that is over.",
+        )
+    return Snapshot(session, exported, moment, version)
+
+
+class BlockWatch:
+    """Sees how long other sessions wait for locks that the sessions of this run hold.
+
+    A queued ALTER TABLE waits for us, a dump queues behind it, and we wait for the dump: the server can't see that cycle.
+    """
+
+    def __init__(self, server: Server, application: str) -> None:
+        self._application = application
+        self._session = server.connect(f"{application} watch")
+
+    def longest_wait(self) -> float:
+        """Seconds that the session waiting longest for us has waited; 0.0 when nobody does."""
+        name = literal(self._application)
+        seconds = self._session.value(
+            f"""SELECT coalesce(max(extract(epoch FROM pg_catalog.clock_timestamp() - l.waitstart)), 0)::float8
+                  FROM pg_catalog.pg_locks l
+                 WHERE NOT l.granted AND l.waitstart IS NOT NULL
+                   AND l.pid NOT IN (SELECT pid FROM pg_catalog.pg_stat_activity WHERE application_name = {name})
+                   AND EXISTS (SELECT FROM unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b(pid)
+                                 JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid WHERE a.application_name = {name})"""
+        )
+        return t.cast(float, seconds)
+
+    def end_own_sessions(self) -> None:
+        """End sessions of this run that their programs left behind."""
+        self._session.execute(
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+            f" WHERE application_name = {literal(self._application)} AND usename = current_user"
+        )
+
+    def close(self) -> None:
+        self._session.close()

@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection: can change at any time.
+"""Verdicts with three values, and the levels of verification they are about."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import asdict, dataclass
+
+PASS, FAIL, UNPROVEN = "pass", "fail", "unproven"
+LEVELS = ("toc", "checksum", "read", "restore")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        level: the verification level that needs it.
+        expected, observed: short texts, never a secret.
+        reason: why it isn't `pass`.
+    """
+
+    name: str
+    level: str
+    verdict: str
+    reason: str = ""
+    expected: str = ""
+    observed: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        return {key: value for key, value in asdict(self).items() if value}
+
+
+def combine(verdicts: t.Iterable[str]) -> str:
+    """fail beats unproven beats pass; nothing checked is unproven."""
+    seen = set(verdicts)
+    if FAIL in seen:
+        return FAIL
+    if UNPROVEN in seen or not seen:
+        return UNPROVEN
+    return PASS
+
+
+def level_reached(checks: t.Sequence[Check]) -> str:
+    """The highest level that passed with every level below it; empty when not even the first one did."""
+    reached = ""
+    for level in LEVELS:
+        if combine(check.verdict for check in checks if check.level == level) != PASS:
+            break
+        reached = level
+    return reached
+
+
+def conclude(checks: t.Sequence[Check], wanted: str) -> tuple[str, str]:
+    """(verdict on `wanted`, level reached): every level up to the wanted one has to pass."""
+    needed = LEVELS[: LEVELS.index(wanted) + 1]
+    parts = [combine(check.verdict for check in checks if check.level == level) for level in needed]
+    # a failure found at any level is a failure
+    if any(check.verdict == FAIL for check in checks):
+        return FAIL, level_reached(checks)
+    return combine(parts), level_reached(checks)

@@ -1,0 +1,274 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_verify
+short_description: Prove a recovery set, an open one, a published one, or any dump
+version_added: 0.1.0
+description:
+  - Climbs the levels V(toc), V(checksum), V(read) and V(restore) up to the one that is asked for. Each includes those below.
+  - The verdict has three values. What was shown to be wrong is V(fail), what could not be shown is V(unproven), and V(pass)
+    needs every level up to O(level) to have passed. Nothing checked is V(unproven).
+  - A result for a published set becomes a signed-off line of the set's history, a record whose hash is in the ledger.
+extends_documentation_fragment:
+  - mazevault.backup._attributes
+  - mazevault.backup._attributes.actiongroup
+  - mazevault.backup._postgres.runtime
+attributes:
+  check_mode:
+    support: full
+    details: Proves V(toc) and V(checksum), which only read; names what would be done for higher levels; writes no record.
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+    details: Proving changes no set. The record that is added is not counted as a change.
+options:
+  set:
+    description:
+      - The id of an open or published set, V(latest), or the path of a dump that is no set.
+      - A dump without a manifest can fail, but above V(toc) it is never more than V(unproven).
+    type: str
+    required: true
+  backup_root:
+    description: Folder of all sets. Required unless O(set) is a path.
+    type: path
+  level:
+    description:
+      - V(toc) lists the contents. It says nothing about the data.
+      - V(checksum) compares every file with its recorded SHA-256.
+      - V(read) decodes every byte and compares the rows of every table with the manifest.
+      - V(restore) restores into a throw-away server and compares counts and digests of every table, sequences, large objects,
+        owners, privileges, constraints, indexes and extensions, and runs amcheck where the server has it.
+    type: str
+    default: restore
+    choices: [toc, checksum, read, restore]
+  scratch_dir:
+    description:
+      - Folder for the throw-away server, with room for the whole database.
+      - Unset means C(/var/tmp) for root (the server runs under another account) and the staging folder else.
+    type: path
+  scratch_user:
+    description: Account of the throw-away server when the module runs as root. Unset means C(postgres), else C(nobody).
+    type: str
+  reserve:
+    description: Bytes that must stay free, as a number or with a unit (V(2G)). Unset means 5 % of the file system, at most 5 GiB.
+    type: str
+  stale_after:
+    description: Seconds without a sign of life after which another run counts as dead.
+    type: float
+    default: 120
+seealso:
+  - module: mazevault.backup.pg_dump
+  - module: mazevault.backup.pg_restore
+author:
+  - The mazevault.backup authors
+"""
+
+EXAMPLES = r"""
+- name: Prove the newest set by restoring it
+  mazevault.backup.backup_verify:
+    backup_root: /opt/mazevault/backups
+    set: latest
+
+- name: Are the bytes of all sets still those that were published?
+  mazevault.backup.backup_verify:
+    backup_root: /opt/mazevault/backups
+    set: "{{ item }}"
+    level: checksum
+  loop: "{{ found.sets | map(attribute='set_id') }}"
+
+- name: What is in this old file?
+  mazevault.backup.backup_verify:
+    set: /opt/mazevault/backups/mazevault_20260210_020000.sql.gz
+    level: read
+"""
+
+RETURN = r"""
+verdict:
+  description: V(pass), V(fail) or V(unproven) on the level that was asked for.
+  type: str
+  returned: success
+level:
+  description: The highest level that passed, empty for none.
+  type: str
+  returned: success
+summary:
+  description: The verdict in one line, with reasons.
+  type: str
+  returned: success
+checks:
+  description: Everything that was looked at.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    name:
+      description: What was looked at.
+      type: str
+    level:
+      description: The level that needs it.
+      type: str
+    verdict:
+      description: V(pass), V(fail) or V(unproven).
+      type: str
+    reason:
+      description: Why it is not V(pass).
+      type: str
+    expected:
+      description: What had to be there.
+      type: str
+    observed:
+      description: What was there.
+      type: str
+set_id:
+  description: Id of the set, null for a dump that is no set.
+  type: str
+  returned: success
+record:
+  description: Path of the record that was written, null where none was.
+  type: str
+  returned: success
+seconds:
+  description: Seconds that the proof took.
+  type: float
+  returned: success
+"""
+
+import contextlib
+import os
+import tempfile
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _module
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json, remove_tree, write_json
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import write_record
+from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, end_orphan, scratch_account
+from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging, open_staging
+from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
+    find_set,
+    is_path,
+    subject_of_path,
+    subject_of_set,
+    subject_of_staging,
+)
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import LEVELS, PASS, conclude
+from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject, conclusion_text, prove
+
+
+def _subject(params: dict[str, t.Any]) -> tuple[Subject, str | None, Staging | None]:
+    """(what to prove, id of a published set, staging of an open one)."""
+    wanted, root = params["set"], params["backup_root"]
+    if is_path(wanted):
+        return subject_of_path(wanted), None, None
+    if root and wanted and Staging(root, wanted).exists():
+        staging = Staging(root, wanted)
+        return subject_of_staging(staging), None, staging
+    found = find_set(root, wanted)
+    return subject_of_set(found, sums=params["level"] != "toc"), found.set_id, None
+
+
+@contextlib.contextmanager
+def _place(
+    params: dict[str, t.Any], staging: Staging | None
+) -> t.Iterator[tuple[str, Progress, t.Callable[[str], None]]]:
+    """(work folder, progress, where scratch servers are registered): in the open set, or in a staging folder of its own."""
+    root = params["backup_root"]
+    if staging is None and not root:
+        with tempfile.TemporaryDirectory(prefix="mazevault-verify-") as work:
+            yield work, Progress(), lambda _folder: None
+        return
+    own = staging is None
+    if staging is None:
+        staging = Staging(root, f"verify_{_clock.stamp(_clock.now())}_{os.getpid()}")
+        open_staging(root, staging.name, {"purpose": "verify"}, stale_after=params["stale_after"], clean=_clean)
+    path = os.path.join(staging.path, "scratch.json")
+    try:
+        with staging.working() as progress:
+            yield staging.path, progress, lambda folder: write_json(path, {"folder": folder})
+    finally:
+        if own:
+            remove_tree(staging.path)
+
+
+def _clean(staging: Staging) -> None:
+    path = os.path.join(staging.path, "scratch.json")
+    if os.path.isfile(path):
+        end_orphan(read_json(path)["folder"])
+
+
+def _verify(module: AnsibleModule) -> dict[str, t.Any]:
+    params = module.params
+    runtime, jobs = _module.runtime_of(params), _module.jobs_of(params)
+    reserve = parse_size(params["reserve"], parameter="reserve")
+    wanted = params["level"]
+    subject, set_id, staging = _subject(params)
+    started = time.monotonic()
+    scratch_account(params["scratch_user"] or "")
+    if params["scratch_dir"] and not os.path.isdir(params["scratch_dir"]):
+        raise BackupError(
+            f"scratch_dir: {params['scratch_dir']}: no such folder", hint="Name a folder with room for the database."
+        )
+    # Reading is harmless; unpacking and restoring write, so check mode stops below them.
+    climb = min(wanted, "checksum", key=LEVELS.index) if module.check_mode else wanted
+    if climb in ("toc", "checksum"):
+        checks = prove(subject, climb, runtime, Places("", ""), jobs=jobs, step=lambda _name: None)
+    else:
+        with _place(params, staging) as (work, progress, register):
+            places = Places(
+                work=work,
+                scratch=params["scratch_dir"] or default_work(work),
+                account=params["scratch_user"] or "",
+                reserve=reserve,
+                register=register,
+            )
+            checks = prove(subject, climb, runtime, places, jobs=jobs, step=progress.step)
+    verdict, level = conclude(checks, climb)
+    result: dict[str, t.Any] = {
+        "changed": False,
+        "verdict": verdict,
+        "level": level,
+        "wanted": wanted,
+        "summary": conclusion_text(verdict, level, checks),
+        "checks": [check.as_dict() for check in checks],
+        "set_id": set_id or (staging.name if staging else None),
+        "record": None,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    if module.check_mode:
+        if climb != wanted and verdict == PASS:
+            result["summary"] = f"would go on to level {wanted}: {result['summary']} so far"
+        return result
+    if set_id:
+        facts = {key: result[key] for key in ("verdict", "level", "wanted", "summary", "checks", "seconds")}
+        result["record"] = write_record(params["backup_root"], set_id, "verify", facts)
+    return result
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={
+            **_module.RUNTIME_SPEC,
+            "set": {"type": "str", "required": True},
+            "backup_root": {"type": "path"},
+            "level": {"type": "str", "default": "restore", "choices": ["toc", "checksum", "read", "restore"]},
+            "scratch_dir": {"type": "path"},
+            "scratch_user": {"type": "str"},
+            "reserve": {"type": "str"},
+            "stale_after": {"type": "float", "default": 120},
+        },
+        supports_check_mode=True,
+    )
+    _module.run(module, _verify)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_restore
+short_description: Restore MazeVault's database beside the live one and prove it
+version_added: 0.1.0
+description:
+  - Loads a recovery set's dump, or any dump file, into a new database beside the live one, gives it owner, privileges,
+    settings and statistics, and compares everything with the set's manifest.
+  - The live database is only read. M(mazevault.backup.pg_swap) puts the new one in its place afterwards.
+  - O(mode=in_place) is for servers without room for two. It drops the live database, so it needs O(confirm) and a safety set.
+  - Every byte of a set is compared with its checksums before anything is parsed.
+  - A dump is code that runs with the server's rights. A file that is no recovery set is loaded into a throw-away server first.
+extends_documentation_fragment:
+  - mazevault.backup._attributes
+  - mazevault.backup._attributes.actiongroup
+  - mazevault.backup._postgres
+  - mazevault.backup._postgres.runtime
+attributes:
+  check_mode:
+    support: full
+    details: Makes all checks that only read, compares the live database with the set, and restores nothing.
+  diff_mode:
+    support: full
+  idempotent:
+    support: none
+    details: Each run restores anew. What a dead run left is dropped first.
+options:
+  set:
+    description: Id of a set, V(latest), or the path of a dump in custom, directory, tar or plain format, also inside gzip or zstd.
+    type: str
+    required: true
+  backup_root:
+    description: Folder of all sets.
+    type: path
+    required: true
+  set_id:
+    description: Id of the staging folder that M(mazevault.backup.recovery_set) opened with V(purpose=restore). Not in check mode.
+    type: str
+  mode:
+    description: V(beside) leaves the live database alone, V(in_place) replaces it.
+    type: str
+    default: beside
+    choices: [beside, in_place]
+  installation:
+    description: Name of this installation. A set of another one is refused.
+    type: str
+  accept:
+    description: Refusals that the operator takes upon himself.
+    type: list
+    elements: str
+    default: []
+    choices: [other_installation, dirty_migration, subscriptions, logical_slots]
+  confirm:
+    description: Has to equal O(inventory_hostname) for O(mode=in_place), which drops the live database. Not needed in check mode.
+    type: str
+  inventory_hostname:
+    description: Name of the host in the inventory, what O(confirm) is compared with.
+    type: str
+  safety_set:
+    description: Id of the proven set that was made of the live database just now. Required for O(mode=in_place).
+    type: str
+  application_stop:
+    description: Command that stops the application, as a list of words. Used by O(mode=in_place).
+    type: list
+    elements: str
+    default: []
+  application_start:
+    description: Command that starts the application, as a list of words. Used by O(mode=in_place).
+    type: list
+    elements: str
+    default: []
+  application_timeout:
+    description: Seconds that either command may take.
+    type: float
+    default: 300
+  scratch_dir:
+    description: Folder for a throw-away server. Unset means C(/var/tmp) for root and the staging folder else.
+    type: path
+  scratch_user:
+    description: Account of the throw-away server when the module runs as root. Unset means C(postgres), else C(nobody).
+    type: str
+  reserve:
+    description: Bytes that must stay free, as a number or with a unit (V(2G)). Unset means 5 % of the file system, at most 5 GiB.
+    type: str
+seealso:
+  - module: mazevault.backup.pg_swap
+  - module: mazevault.backup.backup_verify
+author:
+  - The mazevault.backup authors
+"""
+
+EXAMPLES = r"""
+- name: Restore the newest set beside the live database
+  mazevault.backup.pg_restore:
+    backup_root: /opt/mazevault/backups
+    set: latest
+    set_id: "{{ opened.set_id }}"
+    installation: "{{ inventory_hostname }}"
+  register: restored
+
+- name: A dump of the specification's own script
+  mazevault.backup.pg_restore:
+    backup_root: /opt/mazevault/backups
+    set: /opt/mazevault/backups/mazevault_20260210_020000.sql.gz
+    set_id: "{{ opened.set_id }}"
+
+- name: No room for two databases
+  mazevault.backup.pg_restore:
+    backup_root: /opt/mazevault/backups
+    set: mazevault_20261123_020000
+    set_id: "{{ opened.set_id }}"
+    mode: in_place
+    safety_set: mazevault_20261123_101500
+    confirm: "{{ mazevault_confirm }}"
+    inventory_hostname: "{{ inventory_hostname }}"
+    application_stop: [systemctl, stop, mazevault]
+    application_start: [systemctl, start, mazevault]
+"""
+
+RETURN = r"""
+database:
+  description: Name of the restored database, null in check mode.
+  type: str
+  returned: success
+verdict:
+  description: V(pass) or V(unproven). A V(fail) is an error, and the new database is gone again. Null in check mode.
+  type: str
+  returned: success
+checks:
+  description: Everything that was compared.
+  type: list
+  elements: dict
+  returned: success
+left_out:
+  description: Entries of the dump that this server or role can't restore, with reasons.
+  type: list
+  elements: str
+  returned: success
+outlook:
+  description: What was known before, such as rows in the live database and in the set, and roles that had to be created.
+  type: dict
+  returned: success
+  contains:
+    live_exists:
+      description: Whether the live database was there.
+      type: bool
+    live_rows:
+      description: Rows in the live database, null where it could not be read.
+      type: int
+    set_rows:
+      description: Rows in the set, null for a dump that is no set.
+      type: int
+    differing:
+      description: Tables whose number of rows differs.
+      type: list
+      elements: str
+    missing_roles:
+      description: Roles of the set that the server did not have.
+      type: list
+      elements: str
+    needed_bytes:
+      description: Space that the restored database was expected to need.
+      type: int
+    server_major:
+      description: Major version of the server.
+      type: int
+seconds:
+  description: Seconds of each step.
+  type: dict
+  returned: success
+"""
+
+import os
+import typing as t
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.mazevault.backup.plugins.module_utils import _module
+from ansible_collections.mazevault.backup.plugins.module_utils._confirm import require_confirmation
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._files import write_json
+from ansible_collections.mazevault.backup.plugins.module_utils._guard import run_guarded
+from ansible_collections.mazevault.backup.plugins.module_utils._in_place import InPlace
+from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
+from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
+from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
+    find_set,
+    is_path,
+    subject_of_path,
+    subject_of_set,
+)
+from ansible_collections.mazevault.backup.plugins.module_utils._swap import Application, check_obstacles, maintenance
+from ansible_collections.mazevault.backup.plugins.module_utils._target import Restored, precheck, restore_beside
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, Check, combine
+from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject, prove
+
+
+def _chosen(params: dict[str, t.Any], wanted: str) -> tuple[Subject, str]:
+    """(what to restore, the installation it belongs to); its bytes are those that were published."""
+    if is_path(wanted):
+        return subject_of_path(wanted), ""
+    found = find_set(params["backup_root"], wanted)
+    subject = subject_of_set(found, sums=True)
+    checks = prove(subject, "checksum", _module.runtime_of(params), Places("", ""), jobs=1, step=lambda _name: None)
+    wrong = [check for check in checks if check.verdict == FAIL]
+    if wrong:
+        raise BackupError(
+            f"set: {found.set_id}: damaged: {wrong[0].name}: {wrong[0].reason}",
+            hint="Nothing was touched. Restore another set, or this one from another copy.",
+        )
+    return subject, str(found.manifest["installation"])
+
+
+def _restore(module: AnsibleModule) -> dict[str, t.Any]:
+    params = module.params
+    if params["mode"] == "in_place":
+        require_confirmation(module.check_mode, params["confirm"], params["inventory_hostname"])
+    server, runtime, jobs = _module.server_of(params), _module.runtime_of(params), _module.jobs_of(params)
+    reserve = parse_size(params["reserve"], parameter="reserve")
+    scratch_account(params["scratch_user"] or "")
+    subject, set_installation = _chosen(params, params["set"])
+    outlook = precheck(
+        subject, server, runtime, installation=params["installation"] or "", set_installation=set_installation,
+        accept=params["accept"], reserve=reserve,
+    )  # fmt: skip
+    with maintenance(server).session() as session:
+        check_obstacles(session, server.database, params["accept"])
+    result: dict[str, t.Any] = {
+        "changed": True,
+        "database": None,
+        "verdict": None,
+        "checks": [],
+        "left_out": [],
+        "outlook": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(outlook).items()},
+        "seconds": {},
+        "diff": {"before": "", "after": f"{params['set']} restored {params['mode']} of database {server.database}\n"},
+    }
+    if module.check_mode:
+        return result
+    if not params["set_id"]:
+        raise BackupError("set_id: missing", hint="Open a staging folder first (recovery_set with purpose=restore).")
+    staging = Staging(params["backup_root"], params["set_id"])
+    with staging.working() as progress:
+        places = Places(
+            work=staging.path,
+            scratch=params["scratch_dir"] or default_work(staging.path),
+            account=params["scratch_user"] or "",
+            reserve=reserve,
+            register=lambda folder: write_json(os.path.join(staging.path, "scratch.json"), {"folder": folder}),
+        )
+        if params["mode"] == "in_place":
+            return {**result, **_in_place(params, subject, outlook.live_exists, staging, progress)}
+        restored = restore_beside(
+            subject, server, runtime, places, stamp=staging.name.split("_", 1)[1], jobs=jobs, step=progress.step
+        )
+        write_json(os.path.join(staging.path, "restored.json"), _for_the_swap(restored, params["set"]))
+    return {
+        **result,
+        "database": restored.name,
+        "verdict": combine(check.verdict for check in restored.checks),
+        "checks": [check.as_dict() for check in restored.checks],
+        "left_out": restored.left_out,
+        "seconds": restored.seconds,
+    }
+
+
+def _for_the_swap(restored: Restored, wanted: str) -> dict[str, t.Any]:
+    return {
+        "set": wanted,
+        "name": restored.name,
+        "oid": restored.oid,
+        "comment": restored.comment,
+        "verdict": combine(check.verdict for check in restored.checks),
+    }
+
+
+def _in_place(
+    params: dict[str, t.Any], subject: Subject, live_exists: bool, staging: Staging, progress: Progress
+) -> dict[str, t.Any]:
+    safety = None
+    if live_exists:
+        if not params["safety_set"]:
+            raise BackupError(
+                "safety_set: missing", hint="Make and prove a set of the live database first; in place drops it."
+            )
+        safety = _chosen(params, params["safety_set"])[0]
+    runtime = _module.runtime_of(params)
+    application = Application(
+        runtime.processes,
+        params["application_stop"],
+        params["application_start"],
+        timeout=params["application_timeout"],
+    )
+    job = InPlace(
+        runtime,
+        _module.server_of(params),
+        subject,
+        safety,
+        application,
+        staging.path,
+        _module.jobs_of(params),
+        progress.step,
+    )
+    outcome = run_guarded(
+        lambda: {"checks": [check.as_dict() for check in job.replace()]},
+        job.go_back,
+        os.path.join(staging.path, "in_place.json"),
+    )
+    checks = [Check(**check) for check in outcome["checks"]]
+    return {
+        "database": params["database"],
+        "verdict": combine(check.verdict for check in checks),
+        "checks": outcome["checks"],
+    }
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={
+            **_module.SERVER_SPEC,
+            **_module.RUNTIME_SPEC,
+            "set": {"type": "str", "required": True},
+            "backup_root": {"type": "path", "required": True},
+            "set_id": {"type": "str"},
+            "mode": {"type": "str", "default": "beside", "choices": ["beside", "in_place"]},
+            "installation": {"type": "str"},
+            "accept": {
+                "type": "list",
+                "elements": "str",
+                "default": [],
+                "choices": ["other_installation", "dirty_migration", "subscriptions", "logical_slots"],
+            },
+            "confirm": {"type": "str"},
+            "inventory_hostname": {"type": "str"},
+            "safety_set": {"type": "str"},
+            "application_stop": {"type": "list", "elements": "str", "default": []},
+            "application_start": {"type": "list", "elements": "str", "default": []},
+            "application_timeout": {"type": "float", "default": 300},
+            "scratch_dir": {"type": "path"},
+            "scratch_user": {"type": "str"},
+            "reserve": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    _module.run(module, _restore)
+
+
+if __name__ == "__main__":
+    main()

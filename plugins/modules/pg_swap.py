@@ -1,0 +1,366 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_swap
+short_description: Put a restored database in the live one's place, or the kept one back
+version_added: 0.1.0
+description:
+  - Stops the application, ends the sessions, renames both databases in one transaction, and starts the application whatever
+    happened. That is one process on the target which a lost connection does not end, with a guardian beside it for a killed one.
+  - The former database is kept under another name until the operator drops it.
+  - A journal on the target says before each step what comes, so that the next run finishes what a crash broke off.
+extends_documentation_fragment:
+  - mazevault.backup._attributes
+  - mazevault.backup._attributes.actiongroup
+  - mazevault.backup._postgres
+attributes:
+  check_mode:
+    support: full
+    details: Needs no confirmation, and returns what would be renamed.
+  diff_mode:
+    support: full
+  idempotent:
+    support: partial
+    details: O(state=recovered) is, it changes nothing where no swap was broken off. Each other call is a swap.
+options:
+  state:
+    description:
+      - V(swapped) puts the database that M(mazevault.backup.pg_restore) restored into the live one's place.
+      - V(rolled_back) puts a kept database back.
+      - V(recovered) brings broken-off swaps to an end and starts the application; it needs no confirmation.
+    type: str
+    required: true
+    choices: [swapped, rolled_back, recovered]
+  backup_root:
+    description: Folder of all sets.
+    type: path
+    required: true
+  set_id:
+    description: Id of the staging folder that was opened with V(purpose=restore). Not for V(recovered) and check mode.
+    type: str
+  confirm:
+    description: Has to equal O(inventory_hostname), or the module fails before anything is touched. Not needed in check mode.
+    type: str
+  inventory_hostname:
+    description: Name of the host in the inventory, what O(confirm) is compared with.
+    type: str
+  kept:
+    description: Name of the kept database for V(rolled_back). Unset means the newest one.
+    type: str
+  application_stop:
+    description: Command that stops the application, as a list of words. Empty means that there is nothing to stop.
+    type: list
+    elements: str
+    default: []
+  application_start:
+    description: Command that starts the application, as a list of words.
+    type: list
+    elements: str
+    default: []
+  application_timeout:
+    description: Seconds that either command may take.
+    type: float
+    default: 300
+  accept:
+    description: Refusals that the operator takes upon himself.
+    type: list
+    elements: str
+    default: []
+    choices: [subscriptions, logical_slots]
+  stale_after:
+    description: Seconds without a sign of life after which another run counts as dead.
+    type: float
+    default: 120
+seealso:
+  - module: mazevault.backup.pg_restore
+author:
+  - The mazevault.backup authors
+"""
+
+EXAMPLES = r"""
+- name: Swap the restored database in
+  mazevault.backup.pg_swap:
+    state: swapped
+    backup_root: /opt/mazevault/backups
+    set_id: "{{ opened.set_id }}"
+    confirm: "{{ mazevault_confirm }}"
+    inventory_hostname: "{{ inventory_hostname }}"
+    application_stop: [systemctl, stop, mazevault]
+    application_start: [systemctl, start, mazevault]
+
+- name: The restore was wrong, put the former database back
+  mazevault.backup.pg_swap:
+    state: rolled_back
+    backup_root: /opt/mazevault/backups
+    set_id: "{{ opened.set_id }}"
+    confirm: "{{ mazevault_confirm }}"
+    inventory_hostname: "{{ inventory_hostname }}"
+    application_stop: [systemctl, stop, mazevault]
+    application_start: [systemctl, start, mazevault]
+
+- name: Finish what a crash broke off
+  mazevault.backup.pg_swap:
+    state: recovered
+    backup_root: /opt/mazevault/backups
+    application_start: [systemctl, start, mazevault]
+"""
+
+RETURN = r"""
+database:
+  description: Name of the live database.
+  type: str
+  returned: success
+incoming:
+  description: Name of the database that was (or would be) put in the live one's place, null for V(recovered).
+  type: str
+  returned: success
+kept:
+  description: Name under which the former database is (or would be) kept, null for V(recovered) and where there was none.
+  type: str
+  returned: success
+swap_seconds:
+  description: Seconds from the first ended session to the commit, null in check mode.
+  type: float
+  returned: success
+stopped_seconds:
+  description: Seconds from the stop of the application to the end of its start command, null in check mode.
+  type: float
+  returned: success
+evidence:
+  description: Path of the evidence that was written, null in check mode.
+  type: str
+  returned: success
+finished:
+  description: Broken-off swaps that were brought to an end, with their outcome.
+  type: list
+  elements: dict
+  returned: success
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _module
+from ansible_collections.mazevault.backup.plugins.module_utils._confirm import require_confirmation
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json, sha256_file, write_json
+from ansible_collections.mazevault.backup.plugins.module_utils._guard import run_guarded
+from ansible_collections.mazevault.backup.plugins.module_utils._process import HostProcesses
+from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server, Session
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
+from ansible_collections.mazevault.backup.plugins.module_utils._swap import (
+    JOURNAL,
+    Application,
+    Journal,
+    check_obstacles,
+    derived_name,
+    finish,
+    kept_databases,
+    load_journal,
+    maintenance,
+    oid_of,
+    perform,
+    unfinished_swap,
+)
+
+
+def _plan(params: dict[str, t.Any], session: Session, staging: Staging | None) -> Journal:
+    """Who takes whose place, from the staging folder (swapped) or from the kept databases (rolled_back)."""
+    database = params["database"]
+    live = oid_of(session, database)
+    stamp = staging.name.split("_", 1)[1] if staging else _clock.stamp(_clock.now())
+    comment, set_comment, word = None, False, "before"
+    if params["state"] == "swapped":
+        if staging is None:
+            return Journal(
+                database,
+                live,
+                derived_name(database, "restore", stamp),
+                0,
+                _kept_name(database, word, stamp, live),
+                None,
+                [],
+                [],
+            )
+        path = os.path.join(staging.path, "restored.json")
+        if not os.path.isfile(path):
+            raise BackupError(
+                f"set_id: {staging.name}: nothing was restored in it yet",
+                hint="Restore beside the live database first.",
+            )
+        restored = read_json(path)
+        incoming, oid, comment, set_comment = restored["name"], restored["oid"], restored["comment"], True
+        if restored["verdict"] == "fail":
+            raise BackupError(f"database: {incoming}: failed its proof", hint="Restore another set.")
+        if oid_of(session, incoming) != oid:
+            raise BackupError(f"database: {incoming}: isn't there any more", hint="Restore again.")
+    else:
+        word = "rolledback"
+        kept = kept_databases(session, database)
+        incoming = params["kept"] or (kept[-1] if kept else "")
+        if not incoming:
+            raise BackupError(
+                f"kept: no database {derived_name(database, 'before', '')}... is there",
+                hint="There was no restore to take back, or its former database was dropped.",
+            )
+        oid = oid_of(session, incoming)
+        if not oid or incoming not in kept:
+            raise BackupError(
+                f"kept: {incoming}: no kept database of {database}", hint=f"Kept are: {', '.join(kept) or 'none'}."
+            )
+    return Journal(
+        database,
+        live,
+        incoming,
+        oid,
+        _kept_name(database, word, stamp, live),
+        comment,
+        params["application_stop"],
+        params["application_start"],
+        set_comment=set_comment,
+    )
+
+
+def _kept_name(database: str, word: str, stamp: str, live: int) -> str:
+    return derived_name(database, word, stamp) if live else ""
+
+
+def _application(params: dict[str, t.Any], journal: Journal | None = None) -> Application:
+    start = params["application_start"] or (journal.start if journal else [])
+    return Application(HostProcesses(), params["application_stop"], start, timeout=params["application_timeout"])
+
+
+def _swap(module: AnsibleModule) -> dict[str, t.Any]:
+    params = module.params
+    server = _module.server_of(params)
+    if params["state"] == "recovered":
+        return _recover(module, server)
+    require_confirmation(module.check_mode, params["confirm"], params["inventory_hostname"])
+    staging = Staging(params["backup_root"], params["set_id"]) if params["set_id"] and not module.check_mode else None
+    if staging is None and not module.check_mode:
+        raise BackupError("set_id: missing", hint="Open a staging folder first (recovery_set with purpose=restore).")
+    with maintenance(server).session() as session:
+        journal = _plan(params, session, staging)
+        check_obstacles(session, journal.database, params["accept"])
+    result: dict[str, t.Any] = {
+        "changed": True,
+        "database": journal.database,
+        "incoming": journal.incoming,
+        "kept": journal.kept or None,
+        "swap_seconds": None,
+        "stopped_seconds": None,
+        "evidence": None,
+        "finished": [],
+        "diff": {
+            "before": f"{journal.database}: the live database\n",
+            "after": f"{journal.database}: what was {journal.incoming}\n{journal.kept or '(nothing)'}: what was live\n",
+        },
+    }
+    if staging is None:
+        return result
+    with staging.working() as progress:
+        journal.path = os.path.join(staging.path, JOURNAL)
+        outcome = _guarded(server, journal, _application(params, journal), progress, staging)
+        result["evidence"] = _evidence(params["backup_root"], staging, journal, params["state"], outcome)
+    return {**result, "swap_seconds": outcome["swap_seconds"], "stopped_seconds": outcome["stopped_seconds"]}
+
+
+def _guarded(
+    server: Server, journal: Journal, application: Application, progress: Progress, staging: Staging
+) -> dict[str, t.Any]:
+    def rescue() -> None:
+        left = load_journal(staging.path)
+        if left is not None:
+            finish(server, left, application)
+
+    return run_guarded(
+        lambda: perform(server, journal, application, progress.step),
+        rescue,
+        os.path.join(staging.path, "swap_result.json"),
+    )
+
+
+def _evidence(root: str, staging: Staging, journal: Journal, what: str, outcome: dict[str, t.Any]) -> str:
+    """What was done, kept with its own retention; a line in the ledger vouches for it."""
+    restored = os.path.join(staging.path, "restored.json")
+    path = os.path.join(root, "evidence", f"{staging.name}.json")
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    write_json(
+        path,
+        {
+            "schema_version": 1,
+            "what": what,
+            "at": _clock.rfc3339(_clock.now()),
+            "database": journal.database,
+            "put_in_place": {"former_name": journal.incoming, "oid": journal.incoming_oid},
+            "kept": {"name": journal.kept, "oid": journal.live_oid} if journal.live_oid else None,
+            "restored_from": read_json(restored) if os.path.isfile(restored) else None,
+            **outcome,
+        },
+    )
+    _ledger.append(root, what, evidence_sha256=sha256_file(path), restore=staging.name)
+    return path
+
+
+def _recover(module: AnsibleModule, server: Server) -> dict[str, t.Any]:
+    root = module.params["backup_root"]
+    top = os.path.join(root, "staging")
+    finished = []
+    for name in sorted(os.listdir(top)) if os.path.isdir(top) else ():
+        staging = Staging(root, name)
+        if name.startswith(".") or not unfinished_swap(staging.path):
+            continue
+        why = staging.busy(0 if not module.check_mode else module.params["stale_after"])
+        if why:
+            raise BackupError(f"{name}: a swap is under way ({why})", hint="Wait for it to end.")
+        journal = load_journal(staging.path)
+        assert journal is not None
+        entry = {"restore": name, "database": journal.database, "state": journal.state}
+        if not module.check_mode:
+            with staging.working():
+                entry["outcome"] = finish(server, journal, _application(module.params, journal))
+                if entry["outcome"] == "done":
+                    _evidence(root, staging, journal, "finished after a crash", {"times": journal.times})
+        finished.append(entry)
+    return {
+        "changed": bool(finished),
+        "database": server.database,
+        "incoming": None,
+        "kept": None,
+        "swap_seconds": None,
+        "stopped_seconds": None,
+        "evidence": None,
+        "finished": finished,
+        "diff": {"before": "".join(f"{entry['restore']}: broken off\n" for entry in finished), "after": ""},
+    }
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={
+            **_module.SERVER_SPEC,
+            "state": {"type": "str", "required": True, "choices": ["swapped", "rolled_back", "recovered"]},
+            "backup_root": {"type": "path", "required": True},
+            "set_id": {"type": "str"},
+            "confirm": {"type": "str"},
+            "inventory_hostname": {"type": "str"},
+            "kept": {"type": "str"},
+            "application_stop": {"type": "list", "elements": "str", "default": []},
+            "application_start": {"type": "list", "elements": "str", "default": []},
+            "application_timeout": {"type": "float", "default": 300},
+            "accept": {"type": "list", "elements": "str", "default": [], "choices": ["subscriptions", "logical_slots"]},
+            "stale_after": {"type": "float", "default": 120},
+        },
+        supports_check_mode=True,
+    )
+    _module.run(module, _swap)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,349 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: recovery_set
+short_description: Open, publish or give up a recovery set
+version_added: 0.1.0
+description:
+  - O(state=open) makes a staging folder and returns the id that the other modules work with. What a dead run left behind is
+    removed; a run that is alive makes this an error.
+  - O(state=sealed) writes manifest, instructions and checksums, flushes all to the disk, publishes the set by one rename, and
+    enters it in the ledger.
+  - O(state=aborted) removes the staging folder. Published sets are never touched.
+  - The state of a run is on the disk of the target, so that a crash, a retry and a second control node all see the same.
+extends_documentation_fragment:
+  - mazevault.backup._attributes
+  - mazevault.backup._attributes.actiongroup
+attributes:
+  check_mode:
+    support: full
+    details: O(state=open) returns an id for the rest of the plan and makes nothing.
+  diff_mode:
+    support: full
+  idempotent:
+    support: partial
+    details: O(state=aborted) is. Each O(state=open) is a new set, and a set is sealed once.
+options:
+  state:
+    description: What is wanted of the set.
+    type: str
+    required: true
+    choices: [open, sealed, aborted]
+  backup_root:
+    description: Folder of all sets, mode 0700. O(state=open) makes it when its parent exists.
+    type: path
+    required: true
+  set_id:
+    description: Id that O(state=open) returned. Required for O(state=sealed) and O(state=aborted).
+    type: str
+  purpose:
+    description: What the staging folder is for, a new set, a restore, or a verification. Only a set can be sealed.
+    type: str
+    default: set
+    choices: [set, restore, verify]
+  stale_after:
+    description: Seconds without a sign of life after which an open set counts as dead.
+    type: float
+    default: 120
+  installation:
+    description: Name of the installation for the manifest. Required for O(state=sealed).
+    type: str
+  site:
+    description: Name of the site for the manifest.
+    type: str
+  reason:
+    description: Why the set was made.
+    type: str
+    default: manual
+    choices: [scheduled, pre_change, on_change, rotation, manual]
+  components:
+    description: Components that the set has to hold. One that left no report makes sealing an error.
+    type: list
+    elements: str
+    default: [postgres]
+  verification:
+    description: What M(mazevault.backup.backup_verify) returned for the open set, for the manifest.
+    type: dict
+    suboptions:
+      verdict:
+        description: The verdict.
+        type: str
+        choices: [pass, fail, unproven]
+        default: unproven
+      level:
+        description: The level that was reached, empty for none.
+        type: str
+        default: ""
+      wanted:
+        description: The level that was asked for.
+        type: str
+        default: ""
+seealso:
+  - module: mazevault.backup.recovery_set_info
+  - module: mazevault.backup.pg_dump
+author:
+  - The mazevault.backup authors
+"""
+
+EXAMPLES = r"""
+- name: Open a recovery set
+  mazevault.backup.recovery_set:
+    state: open
+    backup_root: /opt/mazevault/backups
+  register: opened
+
+- name: Publish it
+  mazevault.backup.recovery_set:
+    state: sealed
+    backup_root: /opt/mazevault/backups
+    set_id: "{{ opened.set_id }}"
+    installation: vault1
+    reason: scheduled
+    verification:
+      verdict: pass
+      level: restore
+
+- name: Or give it up
+  mazevault.backup.recovery_set:
+    state: aborted
+    backup_root: /opt/mazevault/backups
+    set_id: "{{ opened.set_id }}"
+"""
+
+RETURN = r"""
+set_id:
+  description: Id of the set.
+  type: str
+  returned: success
+  sample: mazevault_20261123_020000
+path:
+  description: Where the published set lies, or will lie.
+  type: str
+  returned: success
+  sample: /opt/mazevault/backups/sets/mazevault_20261123_020000
+removed:
+  description: Staging folders of dead runs that were removed.
+  type: list
+  elements: str
+  returned: O(state=open)
+healed:
+  description: Published sets that a dead run hadn't entered in the ledger yet, and that are in it now.
+  type: list
+  elements: str
+  returned: O(state=open)
+sums_sha256:
+  description: SHA-256 of the published set's C(SHA256SUMS), null in check mode.
+  type: str
+  returned: O(state=sealed)
+ledger_head:
+  description: Hash of the ledger's last line, null in check mode.
+  type: str
+  returned: O(state=sealed)
+bytes:
+  description: Size of the set's artefacts, null in check mode.
+  type: int
+  returned: O(state=sealed)
+recovery_point:
+  description: The moment that the set stands for, null in check mode.
+  type: str
+  returned: O(state=sealed)
+"""
+
+import os
+import platform
+import typing as t
+
+from ansible.module_utils.ansible_release import __version__ as ansible_core_version
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _module
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._files import (
+    existing_parent,
+    private_folder,
+    read_json,
+    remove_tree,
+    write_file,
+)
+from ansible_collections.mazevault.backup.plugins.module_utils._instructions import start_here
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
+    all_sets,
+    heal_ledger,
+    prepare_root,
+    seal,
+    set_names,
+    state_of,
+)
+from ansible_collections.mazevault.backup.plugins.module_utils._scratch import end_orphan
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging, open_staging
+from ansible_collections.mazevault.backup.plugins.module_utils._swap import unfinished_swap
+from ansible_collections.mazevault.backup.plugins.module_utils._version import COLLECTION_VERSION
+
+_PREFIX = {"set": "mazevault", "restore": "restore", "verify": "verify"}
+
+
+def clean(staging: Staging) -> None:
+    """End what a dead run left running; its database work is the business of who finds its journal."""
+    swap = unfinished_swap(staging.path)
+    if swap:
+        raise BackupError(
+            f"backup_root: {staging.root}: {staging.name} was broken off in the middle of a swap of database {swap}",
+            hint="Run restore_database.yml or rollback_database.yml again: each finishes it first.",
+        )
+    path = os.path.join(staging.path, "scratch.json")
+    if os.path.isfile(path):
+        end_orphan(read_json(path)["folder"])
+
+
+def _open(module: AnsibleModule) -> dict[str, t.Any]:
+    root, purpose = module.params["backup_root"], module.params["purpose"]
+    if not os.path.isdir(root):
+        parent = existing_parent(root)
+        private_folder(parent, parameter="backup_root")
+        if not module.check_mode:
+            os.makedirs(root, mode=0o700)
+    if os.path.isdir(root):
+        private_folder(root, parameter="backup_root")
+    moment = _clock.now()
+    taken = {
+        *set_names(root),
+        *(os.listdir(os.path.join(root, "staging")) if os.path.isdir(os.path.join(root, "staging")) else ()),
+    }
+    # Two sets in one second can't have one name.
+    while f"{_PREFIX[purpose]}_{_clock.stamp(moment)}" in taken:
+        moment += _clock.SECOND
+    set_id = f"{_PREFIX[purpose]}_{_clock.stamp(moment)}"
+    result: dict[str, t.Any] = {
+        "changed": False,
+        "set_id": set_id,
+        "path": os.path.join(root, "sets", set_id),
+        "removed": [],
+        "healed": [],
+    }
+    if module.check_mode:
+        return result
+    prepare_root(root)
+    removed = open_staging(
+        root, set_id, {"purpose": purpose, "pid": os.getpid()}, stale_after=module.params["stale_after"], clean=clean
+    )
+    healed = heal_ledger(root)
+    for name in removed:
+        _ledger.append(root, "removed the rest of a dead run", staging=name)
+    return {**result, "removed": removed, "healed": healed}
+
+
+def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
+    params = module.params
+    root, set_id = params["backup_root"], params["set_id"]
+    if not params["installation"]:
+        raise BackupError("installation: missing", hint="Give the inventory hostname.")
+    path = os.path.join(root, "sets", set_id)
+    result: dict[str, t.Any] = {
+        "changed": True,
+        "set_id": set_id,
+        "path": path,
+        "sums_sha256": None,
+        "ledger_head": None,
+        "bytes": None,
+        "recovery_point": None,
+        "diff": {"before": "", "after": f"{path}: {', '.join(sorted(params['components']))}\n"},
+    }
+    if module.check_mode:
+        return result
+    staging = Staging(root, set_id)
+    with staging.working() as progress:
+        found = seal(
+            staging,
+            {
+                "installation": params["installation"],
+                "site": params["site"] or None,
+                "reason": params["reason"],
+                "components": params["components"],
+                "verification": {
+                    "verdict": "unproven",
+                    "level": "",
+                    "wanted": "",
+                    **(params["verification"] or {}),
+                    "at": _clock.rfc3339(_clock.now()),
+                },
+                "versions": {
+                    "mazevault.backup": COLLECTION_VERSION,
+                    "ansible-core": ansible_core_version,
+                    "python": platform.python_version(),
+                },
+            },
+            progress,
+        )
+        write_start_here(root)
+    remove_tree(staging.path)
+    return {
+        **result,
+        "sums_sha256": found.sums_sha256,
+        "ledger_head": _ledger.head(root),
+        "bytes": sum(artefact["bytes"] for artefact in found.manifest["artefacts"]),
+        "recovery_point": found.manifest["recovery_point"],
+    }
+
+
+def write_start_here(root: str) -> None:
+    states = [state_of(found) for found in all_sets(root)[0]]
+    write_file(os.path.join(root, "START-HERE.txt"), start_here(root, states))
+
+
+def _aborted(module: AnsibleModule) -> dict[str, t.Any]:
+    root, set_id = module.params["backup_root"], module.params["set_id"]
+    staging = Staging(root, set_id)
+    there = staging.exists()
+    if there and not module.check_mode:
+        with staging.working():
+            clean(staging)
+        remove_tree(staging.path)
+        # A restore's staging folder has nothing to publish: giving it up is its proper end.
+        _ledger.append(root, "restore closed" if set_id.startswith("restore_") else "given up", staging=set_id)
+    # A staging folder is no file that the user had or keeps.
+    return {"changed": False, "set_id": set_id, "path": os.path.join(root, "sets", set_id), "was_open": there}
+
+
+def _act(module: AnsibleModule) -> dict[str, t.Any]:
+    if module.params["stale_after"] <= 0:
+        raise BackupError(f"stale_after: {module.params['stale_after']}: not above 0", hint="Give a number of seconds.")
+    return {"open": _open, "sealed": _sealed, "aborted": _aborted}[module.params["state"]](module)
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "required": True, "choices": ["open", "sealed", "aborted"]},
+            "backup_root": {"type": "path", "required": True},
+            "set_id": {"type": "str"},
+            "purpose": {"type": "str", "default": "set", "choices": ["set", "restore", "verify"]},
+            "stale_after": {"type": "float", "default": 120},
+            "installation": {"type": "str"},
+            "site": {"type": "str"},
+            "reason": {
+                "type": "str",
+                "default": "manual",
+                "choices": ["scheduled", "pre_change", "on_change", "rotation", "manual"],
+            },
+            "components": {"type": "list", "elements": "str", "default": ["postgres"]},
+            "verification": {
+                "type": "dict",
+                "options": {
+                    "verdict": {"type": "str", "choices": ["pass", "fail", "unproven"], "default": "unproven"},
+                    "level": {"type": "str", "default": ""},
+                    "wanted": {"type": "str", "default": ""},
+                },
+            },
+        },
+        required_if=[("state", "sealed", ("set_id",)), ("state", "aborted", ("set_id",))],
+        supports_check_mode=True,
+    )
+    _module.run(module, _act)
+
+
+if __name__ == "__main__":
+    main()

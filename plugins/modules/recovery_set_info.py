@@ -1,0 +1,128 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: recovery_set_info
+short_description: List recovery sets, or find the one to restore
+version_added: 0.1.0
+description:
+  - Reads manifests, records and the ledger of a backup root, and changes nothing.
+  - It checks no artefact; that is the job of M(mazevault.backup.backup_verify).
+extends_documentation_fragment:
+  - mazevault.backup._attributes
+  - mazevault.backup._attributes.actiongroup
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+options:
+  backup_root:
+    description: Folder of all sets.
+    type: path
+    required: true
+  set:
+    description:
+      - V(latest) is the newest set that has not failed; an id names one set; the path of a dump names a file that is no set.
+      - Unset lists all sets and selects none.
+    type: str
+seealso:
+  - module: mazevault.backup.recovery_set
+author:
+  - The mazevault.backup authors
+"""
+
+EXAMPLES = r"""
+- name: Which set would be restored?
+  mazevault.backup.recovery_set_info:
+    backup_root: /opt/mazevault/backups
+    set: latest
+  register: found
+
+- name: Show its age
+  ansible.builtin.debug:
+    msg: "{{ found.selected.set_id }} is {{ found.selected.age_seconds }} s old"
+"""
+
+RETURN = r"""
+sets:
+  description: All readable sets, oldest first.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    set_id:
+      description: Id of the set.
+      type: str
+    path:
+      description: Folder of the set.
+      type: str
+    sequence:
+      description: Its place in the order of sets.
+      type: int
+    recovery_point:
+      description: The moment that its data stands for (UTC).
+      type: str
+    age_seconds:
+      description: Seconds since the recovery point.
+      type: int
+    verdict:
+      description: V(pass), V(fail) or V(unproven), from the manifest and the records that the ledger vouches for.
+      type: str
+    level:
+      description: The verification level that the verdict is about.
+      type: str
+    bytes:
+      description: Size of the artefacts.
+      type: int
+unreadable:
+  description: Names of sets whose manifest can't be read.
+  type: list
+  elements: str
+  returned: success
+selected:
+  description: The entry of the set that O(set) names, or for a file outside of the sets one with C(set_id) null and its path.
+  type: dict
+  returned: when O(set) is given
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.mazevault.backup.plugins.module_utils import _module
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import all_sets, resolve, state_of
+
+
+def _act(module: AnsibleModule) -> dict[str, t.Any]:
+    root, wanted = module.params["backup_root"], module.params["set"]
+    good, bad = all_sets(root)
+    result: dict[str, t.Any] = {"changed": False, "sets": [state_of(found) for found in good], "unreadable": bad}
+    if not wanted:
+        return result
+    if "/" in wanted:
+        if not os.path.exists(wanted):
+            raise BackupError(f"set: {wanted}: no such file", hint="Name a set's id, latest, or the path of a dump.")
+        result["selected"] = {"set_id": None, "path": wanted, "verdict": "unproven", "level": ""}
+        return result
+    result["selected"] = state_of(resolve(root, wanted))
+    return result
+
+
+def main() -> t.NoReturn:
+    module = AnsibleModule(
+        argument_spec={"backup_root": {"type": "path", "required": True}, "set": {"type": "str"}},
+        supports_check_mode=True,
+    )
+    _module.run(module, _act)
+
+
+if __name__ == "__main__":
+    main()
