@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import os
 import re
+import tempfile
 import typing as t
 import zlib
 from dataclasses import dataclass
@@ -87,29 +88,35 @@ def identify(path: str, runtime: Runtime) -> Archive:
     )
 
 
-@contextlib.contextmanager
-def opened(archive: Archive, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
+def opened(archive: Archive, runtime: Runtime) -> t.ContextManager[t.IO[bytes]]:
     """The dump as a stream without its wrapper; damage of the wrapper is raised when the block ends normally."""
-    with open(archive.path, "rb") as raw:
-        if not archive.wrapper:
-            yield raw
-        elif archive.wrapper == "gzip":
-            with gzip.GzipFile(fileobj=raw) as stream:
-                try:
-                    yield t.cast("t.IO[bytes]", stream)
-                except (EOFError, OSError, zlib.error) as exc:
-                    raise Damaged(f"{archive.path}: gzip: {exc}") from exc
-        else:
-            child = runtime.processes.start([runtime.program("zstd"), "-q", "-d", "-c"], stdin=raw, stdout=-1)
-            try:
-                yield child.stdout
-                if child.stdout.read(1):
-                    return  # the reader had enough; zstd's word about the rest isn't wanted
-                done = child.wait()
-                if done.rc != 0:
-                    raise Damaged(f"{archive.path}: {failure('zstd', done).msg}")
-            finally:
-                child.stop()
+    if not archive.wrapper:
+        return open(archive.path, "rb")
+    return _gunzipped(archive.path) if archive.wrapper == "gzip" else _unzstd(archive.path, runtime)
+
+
+@contextlib.contextmanager
+def _gunzipped(path: str) -> t.Iterator[t.IO[bytes]]:
+    with gzip.open(path, "rb") as stream:
+        try:
+            yield t.cast("t.IO[bytes]", stream)
+        except (EOFError, OSError, zlib.error) as exc:
+            raise Damaged(f"{path}: gzip: {exc}") from exc
+
+
+@contextlib.contextmanager
+def _unzstd(path: str, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
+    with open(path, "rb") as raw:
+        child = runtime.processes.start([runtime.program("zstd"), "-q", "-d", "-c"], stdin=raw, stdout=-1)
+        try:
+            yield child.stdout
+            if child.stdout.read(1):
+                return  # the reader had enough; zstd's word about the rest isn't wanted
+            done = child.wait()
+            if done.rc != 0:
+                raise Damaged(f"{path}: {failure('zstd', done).msg}")
+        finally:
+            child.stop()
 
 
 def data_file(path: str, runtime: Runtime) -> t.ContextManager[t.IO[bytes]]:
@@ -119,7 +126,7 @@ def data_file(path: str, runtime: Runtime) -> t.ContextManager[t.IO[bytes]]:
 
 
 def plaintext_sha256(path: str, runtime: Runtime) -> str:
-    """SHA-256 of a file without its zstd or gzip wrapper: reads every byte and so proves the wrapper's own checksums."""
+    """SHA-256 of a file without its zstd or gzip wrapper: reads every byte, and so proves the wrapper's checksums."""
     with open(path, "rb") as stream:
         head = stream.read(4)
     wrapper = "zstd" if head == _ZSTD else "gzip" if head.startswith(_GZIP) else ""
@@ -213,14 +220,16 @@ class TocEntry:
 
 _TOC_LINE = re.compile(r"^(\d+); (\d+) (\d+) (.*)$")
 _TAGS = (
-    "ACL", "AGGREGATE", "ATTRDEF", "BLOB", "BLOB COMMENTS", "BLOB METADATA", "BLOBS", "CAST", "CHECK CONSTRAINT", "COLLATION",
-    "COMMENT", "CONSTRAINT", "CONVERSION", "DATABASE", "DATABASE PROPERTIES", "DEFAULT", "DEFAULT ACL", "DOMAIN", "EVENT TRIGGER",
-    "EXTENSION", "FK CONSTRAINT", "FOREIGN DATA WRAPPER", "FOREIGN TABLE", "FUNCTION", "INDEX", "INDEX ATTACH",
-    "LARGE OBJECT", "MATERIALIZED VIEW", "MATERIALIZED VIEW DATA", "OPERATOR", "OPERATOR CLASS", "OPERATOR FAMILY", "POLICY",
-    "PROCEDURE", "PROCEDURAL LANGUAGE", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "ROW SECURITY",
-    "RULE", "SCHEMA", "SECURITY LABEL", "SEQUENCE", "SEQUENCE OWNED BY", "SEQUENCE SET", "SERVER", "SHELL TYPE", "STATISTICS",
-    "STATISTICS DATA", "SUBSCRIPTION", "SUBSCRIPTION TABLE", "TABLE", "TABLE ATTACH", "TABLE DATA", "TEXT SEARCH CONFIGURATION",
-    "TEXT SEARCH DICTIONARY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM", "TRIGGER", "TYPE", "USER MAPPING", "VIEW",
+    "ACL", "AGGREGATE", "ATTRDEF", "BLOB", "BLOB COMMENTS", "BLOB METADATA", "BLOBS", "CAST", "CHECK CONSTRAINT",
+    "COLLATION", "COMMENT", "CONSTRAINT", "CONVERSION", "DATABASE", "DATABASE PROPERTIES", "DEFAULT", "DEFAULT ACL",
+    "DOMAIN", "EVENT TRIGGER", "EXTENSION", "FK CONSTRAINT", "FOREIGN DATA WRAPPER", "FOREIGN TABLE", "FUNCTION",
+    "INDEX", "INDEX ATTACH", "LARGE OBJECT", "MATERIALIZED VIEW", "MATERIALIZED VIEW DATA", "OPERATOR",
+    "OPERATOR CLASS", "OPERATOR FAMILY", "POLICY", "PROCEDURE", "PROCEDURAL LANGUAGE", "PUBLICATION",
+    "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "ROW SECURITY", "RULE", "SCHEMA", "SECURITY LABEL",
+    "SEQUENCE", "SEQUENCE OWNED BY", "SEQUENCE SET", "SERVER", "SHELL TYPE", "STATISTICS", "STATISTICS DATA",
+    "SUBSCRIPTION", "SUBSCRIPTION TABLE", "TABLE", "TABLE ATTACH", "TABLE DATA", "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM", "TRIGGER", "TYPE",
+    "USER MAPPING", "VIEW",
 )  # fmt: skip
 _BY_LENGTH = sorted(_TAGS, key=len, reverse=True)
 
@@ -395,21 +404,22 @@ def _read_plain(archive: Archive, runtime: Runtime, counter: RowCounter) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
 def unwrapped_directory(
     archive: Archive, runtime: Runtime, major: int, *, work: str | None = None
-) -> t.Iterator[Archive]:
+) -> t.ContextManager[Archive]:
     """A directory dump that this pg_restore can read; others pass through as they are.
 
-    zstd files are checked by their frames' checksums first (pg_restore notices neither flips nor a cut), and unpacked to a
-    temporary folder.
+    zstd files are checked by their frames' checksums first (pg_restore notices neither flips nor a cut), and unpacked
+    to a temporary folder.
     """
     if archive.format != "directory" or archive.wrapper != "zstd":
-        yield archive
-        return
-    import tempfile
+        return contextlib.nullcontext(archive)
+    return _unpacked(archive, runtime, work or os.path.dirname(archive.path))
 
-    with tempfile.TemporaryDirectory(dir=work or os.path.dirname(archive.path), prefix=".unpacked-") as folder:
+
+@contextlib.contextmanager
+def _unpacked(archive: Archive, runtime: Runtime, work: str) -> t.Iterator[Archive]:
+    with tempfile.TemporaryDirectory(dir=work, prefix=".unpacked-") as folder:
         for name in sorted(os.listdir(archive.path)):
             target = os.path.join(folder, name[:-4] if name.endswith(".zst") else name)
             with data_file(os.path.join(archive.path, name), runtime) as source, open(target, "wb") as out:

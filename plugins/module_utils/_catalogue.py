@@ -3,8 +3,8 @@
 # PRIVATE to the collection: can change at any time.
 """The objects of a database as comparable lines: owners, privileges, constraints, indexes, functions, policies, ...
 
-Texts that a dump and restore rewrites in harmless ways (CHECK expressions, partial index predicates, view bodies) are left
-out; that the objects exist, whose they are and whether they are in force is in.
+Texts that a dump and restore rewrites in harmless ways (CHECK expressions, partial index predicates, view bodies) are
+left out; that the objects exist, whose they are and whether they are in force is in.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ _SCHEMA = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !
 def _own(catalogue: str, oid: str) -> str:
     """Not a member of an extension (those come with CREATE EXTENSION)."""
     return (
-        f"NOT EXISTS (SELECT FROM pg_catalog.pg_depend x WHERE x.classid = 'pg_catalog.{catalogue}'::pg_catalog.regclass"
-        f" AND x.objid = {oid} AND x.deptype = 'e')"
+        "NOT EXISTS (SELECT FROM pg_catalog.pg_depend x"
+        f" WHERE x.classid = 'pg_catalog.{catalogue}'::pg_catalog.regclass AND x.objid = {oid} AND x.deptype = 'e')"
     )
 
 
 def _acl(column: str, kind: str, owner: str) -> str:
     """Privileges in one order, the built-in default spelled out: NULL and the default mean the same."""
     return (
-        "(SELECT string_agg(coalesce(g.rolname, 'PUBLIC') || '=' || a.privilege_type || CASE WHEN a.is_grantable THEN '*' ELSE '' END"
-        ' || \'/\' || b.rolname, \',\' ORDER BY g.rolname COLLATE "C", a.privilege_type COLLATE "C", b.rolname COLLATE "C")'
+        "(SELECT string_agg(coalesce(g.rolname, 'PUBLIC') || '=' || a.privilege_type"
+        " || CASE WHEN a.is_grantable THEN '*' ELSE '' END || '/' || b.rolname, ','"
+        ' ORDER BY g.rolname COLLATE "C", a.privilege_type COLLATE "C", b.rolname COLLATE "C")'
         f" FROM pg_catalog.aclexplode(coalesce({column}, pg_catalog.acldefault({kind}, {owner}))) a"
         " LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee LEFT JOIN pg_catalog.pg_roles b ON b.oid = a.grantor)"
     )
@@ -47,7 +48,8 @@ SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname),
                  'acl', {_acl("c.relacl", _RELATION_KIND, "c.relowner")},
                  'comment', obj_description(c.oid, 'pg_class'))
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND {_SCHEMA} AND {_own("pg_class", "c.oid")}
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
+   AND {_SCHEMA} AND {_own("pg_class", "c.oid")}
 """
 
 _COLUMNS = f"""
@@ -64,7 +66,8 @@ SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) || '.' || quote_i
 """
 
 _CONSTRAINTS = f"""
-SELECT coalesce(quote_ident(n.nspname) || '.' || quote_ident(coalesce(c.relname, y.typname)), '-') || '.' || quote_ident(o.conname),
+SELECT coalesce(quote_ident(n.nspname) || '.' || quote_ident(coalesce(c.relname, y.typname)), '-')
+       || '.' || quote_ident(o.conname),
        concat_ws(' ', o.contype, 'validated', o.convalidated, 'deferrable', o.condeferrable, o.condeferred,
                  CASE WHEN o.contype IN ('p', 'u', 'f') THEN pg_get_constraintdef(o.oid) END)
   FROM pg_catalog.pg_constraint o
@@ -85,10 +88,13 @@ SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname),
 """
 
 _FUNCTIONS = f"""
-SELECT quote_ident(n.nspname) || '.' || quote_ident(p.proname) || '(' || pg_get_function_identity_arguments(p.oid) || ')',
-       concat_ws(' ', p.prokind, 'owner', {_role("p.proowner")}, 'language', l.lanname, p.provolatile, p.proparallel, p.prosecdef,
-                 p.proleakproof, p.proisstrict, 'settings', p.proconfig::text, 'returns', p.prorettype::regtype::text,
-                 'source', encode(sha256(convert_to(p.prosrc, 'UTF8')), 'hex'), 'acl', {_acl("p.proacl", "'f'", "p.proowner")},
+SELECT quote_ident(n.nspname) || '.' || quote_ident(p.proname)
+       || '(' || pg_get_function_identity_arguments(p.oid) || ')',
+       concat_ws(' ', p.prokind, 'owner', {_role("p.proowner")}, 'language', l.lanname,
+                 p.provolatile, p.proparallel, p.prosecdef, p.proleakproof, p.proisstrict,
+                 'settings', p.proconfig::text, 'returns', p.prorettype::regtype::text,
+                 'source', encode(sha256(convert_to(p.prosrc, 'UTF8')), 'hex'),
+                 'acl', {_acl("p.proacl", "'f'", "p.proowner")},
                  'comment', obj_description(p.oid, 'pg_proc'))
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
@@ -126,15 +132,17 @@ SELECT p.polrelid::regclass::text || '.' || quote_ident(p.polname),
 """
 
 _RULES = f"""
-SELECT r.ev_class::regclass::text || '.' || quote_ident(r.rulename), concat_ws(' ', r.ev_type, r.ev_enabled, r.is_instead)
+SELECT r.ev_class::regclass::text || '.' || quote_ident(r.rulename),
+       concat_ws(' ', r.ev_type, r.ev_enabled, r.is_instead)
   FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE r.rulename <> '_RETURN' AND {_SCHEMA} AND {_own("pg_class", "c.oid")}
 """
 
 _SCHEMAS = f"""
-SELECT quote_ident(n.nspname), concat_ws(' ', 'owner', {_role("n.nspowner")}, 'acl', {_acl("n.nspacl", "'n'", "n.nspowner")},
-       'comment', obj_description(n.oid, 'pg_namespace'))
+SELECT quote_ident(n.nspname),
+       concat_ws(' ', 'owner', {_role("n.nspowner")}, 'acl', {_acl("n.nspacl", "'n'", "n.nspowner")},
+                 'comment', obj_description(n.oid, 'pg_namespace'))
   FROM pg_catalog.pg_namespace n WHERE {_SCHEMA} AND {_own("pg_namespace", "n.oid")}
 """
 
@@ -144,33 +152,44 @@ SELECT quote_ident(e.extname), concat_ws(' ', 'version', e.extversion, 'schema',
 """
 
 _OTHERS = f"""
-SELECT 'event trigger ' || quote_ident(evtname), concat_ws(' ', evtevent, evtenabled, 'owner', {_role("evtowner")}, evtfoid::regprocedure::text)
+SELECT 'event trigger ' || quote_ident(evtname),
+       concat_ws(' ', evtevent, evtenabled, 'owner', {_role("evtowner")}, evtfoid::regprocedure::text)
   FROM pg_catalog.pg_event_trigger
 UNION ALL
-SELECT 'publication ' || quote_ident(pubname), concat_ws(' ', 'owner', {_role("pubowner")}, puballtables, pubinsert, pubupdate, pubdelete,
-       pubtruncate, pubviaroot) FROM pg_catalog.pg_publication
+SELECT 'publication ' || quote_ident(pubname),
+       concat_ws(' ', 'owner', {_role("pubowner")}, puballtables, pubinsert, pubupdate, pubdelete,
+                 pubtruncate, pubviaroot)
+  FROM pg_catalog.pg_publication
 UNION ALL
-SELECT 'default privileges ' || {_role("d.defaclrole")} || ' ' || coalesce(quote_ident(n.nspname), '*') || ' ' || d.defaclobjtype::text,
+SELECT 'default privileges ' || {_role("d.defaclrole")} || ' ' || coalesce(quote_ident(n.nspname), '*')
+       || ' ' || d.defaclobjtype::text,
        {_acl("d.defaclacl", "d.defaclobjtype", "d.defaclrole")}
   FROM pg_catalog.pg_default_acl d LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace
 UNION ALL
-SELECT 'statistics ' || quote_ident(n.nspname) || '.' || quote_ident(x.stxname), concat_ws(' ', 'owner', {_role("x.stxowner")}, x.stxrelid::regclass::text)
+SELECT 'statistics ' || quote_ident(n.nspname) || '.' || quote_ident(x.stxname),
+       concat_ws(' ', 'owner', {_role("x.stxowner")}, x.stxrelid::regclass::text)
   FROM pg_catalog.pg_statistic_ext x JOIN pg_catalog.pg_namespace n ON n.oid = x.stxnamespace WHERE {_SCHEMA}
 UNION ALL
-SELECT 'foreign server ' || quote_ident(s.srvname), concat_ws(' ', 'owner', {_role("s.srvowner")}, 'acl', {_acl("s.srvacl", "'S'", "s.srvowner")})
+SELECT 'foreign server ' || quote_ident(s.srvname),
+       concat_ws(' ', 'owner', {_role("s.srvowner")}, 'acl', {_acl("s.srvacl", "'S'", "s.srvowner")})
   FROM pg_catalog.pg_foreign_server s
 UNION ALL
 SELECT 'inherits ' || i.inhrelid::regclass::text, i.inhparent::regclass::text
-  FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+  FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+ WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
 UNION ALL
-SELECT 'cast ' || format_type(c.castsource, NULL) || ' to ' || format_type(c.casttarget, NULL), concat_ws(' ', c.castcontext, c.castmethod)
+SELECT 'cast ' || format_type(c.castsource, NULL) || ' to ' || format_type(c.casttarget, NULL),
+       concat_ws(' ', c.castcontext, c.castmethod)
   FROM pg_catalog.pg_cast c WHERE c.oid >= 16384 AND {_own("pg_cast", "c.oid")}
 UNION ALL
-SELECT 'operator ' || o.oid::regoperator::text, concat_ws(' ', 'owner', {_role("o.oprowner")}, o.oprcode::regprocedure::text)
+SELECT 'operator ' || o.oid::regoperator::text,
+       concat_ws(' ', 'owner', {_role("o.oprowner")}, o.oprcode::regprocedure::text)
   FROM pg_catalog.pg_operator o WHERE o.oid >= 16384 AND {_own("pg_operator", "o.oid")}
 UNION ALL
-SELECT 'collation ' || quote_ident(n.nspname) || '.' || quote_ident(c.collname), concat_ws(' ', 'owner', {_role("c.collowner")}, c.collprovider, c.collisdeterministic)
-  FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace WHERE {_SCHEMA} AND {_own("pg_collation", "c.oid")}
+SELECT 'collation ' || quote_ident(n.nspname) || '.' || quote_ident(c.collname),
+       concat_ws(' ', 'owner', {_role("c.collowner")}, c.collprovider, c.collisdeterministic)
+  FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace
+ WHERE {_SCHEMA} AND {_own("pg_collation", "c.oid")}
 """
 
 CATEGORIES: dict[str, str] = {

@@ -33,7 +33,7 @@ def compare_tables(expected: t.Sequence[t.Mapping[str, t.Any]], observed: t.Sequ
             problems.append(f"{name}: {right[key][0]} rows instead of {left[key][0]}")
         elif left[key][1] != right[key][1]:
             problems.append(f"{name}: other content in {left[key][0]} rows")
-    total = sum(rows for rows, _ in left.values())
+    total = sum(rows for rows, _digest in left.values())
     shown = f"{len(left)} tables, {total} rows"
     if problems:
         return Check("tables", "restore", FAIL, _sample(problems), shown, f"{len(problems)} tables differ")
@@ -61,6 +61,12 @@ def _order(position: t.Mapping[str, t.Any]) -> tuple[int, bool]:
     return int(position["last_value"]), bool(position["is_called"])
 
 
+def _mirrored(order: tuple[int, bool]) -> tuple[int, bool]:
+    """Makes a sequence that runs downwards one that runs upwards."""
+    value, called = order
+    return -value, called
+
+
 def compare_sequences(
     expected: t.Sequence[t.Mapping[str, t.Any]], observed: t.Sequence[t.Mapping[str, t.Any]]
 ) -> Check:
@@ -79,14 +85,14 @@ def compare_sequences(
             continue
         low, high, here = _order(entry), _order(after), _order(found)
         if entry["increment"] < 0:
-            # downwards: compare mirrored
-            low, high, here = ((-value, called) for value, called in (low, high, here))
+            low, high, here = _mirrored(low), _mirrored(high), _mirrored(here)
         if high < low or entry["cycle"]:
             if here not in (low, high):
                 unclear.append(name)
         elif not low <= here <= high:
             problems.append(
-                f"{name}: at {found['last_value']}, the source was between {entry['last_value']} and {after['last_value']}"
+                f"{name}: at {found['last_value']},"
+                f" the source was between {entry['last_value']} and {after['last_value']}"
             )
     shown = f"{len(expected)} sequences"
     if problems:
@@ -115,7 +121,7 @@ def compare_views(expected: t.Sequence[t.Mapping[str, t.Any]], observed: t.Seque
     right = {(entry["schema"], entry["name"], entry["populated"]) for entry in observed}
     shown = f"{len(left)} materialized views"
     if left != right:
-        return Check("materialized views", "restore", FAIL, _sample(f"{s}.{n}" for s, n, _ in left ^ right), shown)
+        return Check("materialized views", "restore", FAIL, _sample(f"{s}.{n}" for s, n, _full in left ^ right), shown)
     return Check("materialized views", "restore", PASS, expected=shown, observed=shown)
 
 
@@ -125,7 +131,7 @@ def compare_catalogue(
     *,
     same_major: bool,
 ) -> list[Check]:
-    """Objects with owners, privileges and states. Between major versions new privileges exist, so differences are unproven."""
+    """Objects with owners, privileges and states. Major versions add privileges, so differences are unproven then."""
     checks = []
     for category, lines in expected.items():
         left, right = set(lines), set(observed.get(category, ()))

@@ -3,8 +3,8 @@
 # PRIVATE to the collection: can change at any time.
 """What a database holds, as counts and salted digests that survive dump and restore and nothing else.
 
-A row's digest is sha256(salt || text of the row, columns ordered by name); a table's is its row count and the exact sums of
-two 64-bit lanes of the row digests: independent of order, sensitive to duplicates, computable in parallel.
+A row's digest is sha256(salt || text of the row, columns ordered by name); a table's is its row count and the exact
+sums of two 64-bit lanes of the row digests: independent of order, sensitive to duplicates, computable in parallel.
 """
 
 from __future__ import annotations
@@ -66,21 +66,25 @@ SELECT n.nspname::text, c.relname::text
 _LARGE_OBJECTS = """
 SELECT count(*), coalesce(sum(('x' || substr(h, 1, 16))::bit(64)::bigint), 0)::text,
        coalesce(sum(('x' || substr(h, 17, 16))::bit(64)::bigint), 0)::text
-  FROM (SELECT encode(sha256({salt} || convert_to(concat_ws('|', m.oid, coalesce(z.size, 0), pg_get_userbyid(m.lomowner),
-                 (SELECT string_agg(concat_ws(':', coalesce(g.rolname, 'PUBLIC'), b.rolname, x.privilege_type, x.is_grantable), ','
+  FROM (SELECT encode(sha256({salt} || convert_to(concat_ws('|',
+                 m.oid, coalesce(z.size, 0), pg_get_userbyid(m.lomowner),
+                 (SELECT string_agg(concat_ws(':', coalesce(g.rolname, 'PUBLIC'), b.rolname, x.privilege_type,
+                                              x.is_grantable), ','
                          ORDER BY g.rolname, b.rolname, x.privilege_type)
                     FROM aclexplode(coalesce(m.lomacl, acldefault('L', m.lomowner))) x
-                    LEFT JOIN pg_catalog.pg_roles g ON g.oid = x.grantee LEFT JOIN pg_catalog.pg_roles b ON b.oid = x.grantor),
+                    LEFT JOIN pg_catalog.pg_roles g ON g.oid = x.grantee
+                    LEFT JOIN pg_catalog.pg_roles b ON b.oid = x.grantor),
                  obj_description(m.oid, 'pg_largeobject')), 'UTF8')
                || coalesce((SELECT string_agg(sha256(lo_get(m.oid, o, 1048576)), ''::bytea ORDER BY o)
                               FROM generate_series(0, coalesce(z.size, 0) - 1, 1048576) o), ''::bytea)), 'hex') AS h
           FROM pg_catalog.pg_largeobject_metadata m
           LEFT JOIN LATERAL (SELECT l.pageno::bigint * 2048 + octet_length(l.data) AS size
-                               FROM pg_catalog.pg_largeobject l WHERE l.loid = m.oid ORDER BY l.pageno DESC LIMIT 1) z ON true
+                               FROM pg_catalog.pg_largeobject l WHERE l.loid = m.oid
+                              ORDER BY l.pageno DESC LIMIT 1) z ON true
         OFFSET 0) s
 """
 
-TableKey = t.Tuple[int, str, str]
+TableKey = tuple[int, str, str]
 
 
 def list_tables(session: Session) -> list[tuple[int, str, str, str, str, str]]:
@@ -127,7 +131,7 @@ def _table_sql(schema: str, name: str, condition: str, row_hash: str) -> str:
 
 
 def _row_hash(salt: str, columns: t.Sequence[tuple[str, bool]]) -> str:
-    fields = ", ".join(f"t.{ident(name)}" for name, _ in columns)
+    fields = ", ".join(f"t.{ident(name)}" for name, _is_bytea in columns)
     return f"sha256({_salted(salt)} || convert_to(ROW({fields})::text, getdatabaseencoding()))"
 
 
@@ -228,5 +232,5 @@ def _large_objects(session: Session, salt: str) -> dict[str, t.Any]:
 
 
 def overall_digest(contents: t.Mapping[str, t.Any]) -> str:
-    """One SHA-256 over all counts and digests, sequences' positions included: the public fingerprint of the private part."""
+    """One SHA-256 over all counts, digests and sequences' positions: the public fingerprint of the private part."""
     return hashlib.sha256(json.dumps(contents, sort_keys=True, ensure_ascii=True, default=str).encode()).hexdigest()

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Session, ident, literal
 
-# These settings are stored as lists that are quoted already.
+# These settings are stored as lists of quoted names (GUC_LIST_QUOTE); other lists are one plain string.
 _LIST_SETTINGS = (
     "local_preload_libraries",
     "search_path",
@@ -17,13 +18,27 @@ _LIST_SETTINGS = (
     "shared_preload_libraries",
     "temp_tablespaces",
     "unix_socket_directories",
-    "debug_io_direct",
-    "wal_consistency_checking",
-    "log_destination",
-    "listen_addresses",
-    "createrole_self_grant",
-    "restrict_nonsystem_relation_kind",
 )
+_LIST_ITEM = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*?))\s*(?:,|$)')
+
+
+def setting_sql(entry: str) -> str:
+    """`"name" = value` for SET, from the way the catalogue stores it (`name=value`)."""
+    key, _equals, value = entry.partition("=")
+    # A custom setting's name holds a dot, each part is a name of its own.
+    name = ".".join(ident(part) for part in key.split("."))
+    if key not in _LIST_SETTINGS:
+        return f"{name} = {literal(value)}"
+    # Each as a string: the empty list is stored as `""`, which is no name in SQL.
+    items, position = [], 0
+    while position < len(value):
+        match = _LIST_ITEM.match(value, position)
+        if match is None:
+            return f"{name} = {value}"
+        quoted, bare = match.groups()
+        items.append(bare if quoted is None else quoted.replace('""', '"'))
+        position = match.end()
+    return f"{name} = {', '.join(literal(item) for item in items or [''])}"
 
 
 def read_properties(session: Session, database: str) -> dict[str, t.Any] | None:
@@ -36,11 +51,13 @@ def read_properties(session: Session, database: str) -> dict[str, t.Any] | None:
     more = session.query(
         f"""SELECT pg_catalog.pg_get_userbyid(d.datdba), pg_catalog.pg_encoding_to_char(d.encoding), s.spcname,
                    pg_catalog.shobj_description(d.oid, 'pg_database'), d.datacl IS NOT NULL
-              FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace s ON s.oid = d.dattablespace WHERE d.oid = {oid}"""
+              FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace s ON s.oid = d.dattablespace
+             WHERE d.oid = {oid}"""
     )[0]
     grants = session.query(
         f"""SELECT coalesce(g.rolname, ''), a.privilege_type, a.is_grantable
-              FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) a LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
+              FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) a
+              LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
              WHERE d.oid = {oid} ORDER BY 1, 2, 3"""
     )
     settings = session.query(
@@ -109,10 +126,7 @@ def apply_sql(name: str, properties: t.Mapping[str, t.Any]) -> list[str]:
     for role, values in properties["settings"]:
         target = f"ALTER ROLE {ident(role)} IN DATABASE {database}" if role else f"ALTER DATABASE {database}"
         for entry in values:
-            key, _, value = entry.partition("=")
-            shown = (value or "''") if key in _LIST_SETTINGS else literal(value)
-            # A custom setting's name holds a dot, each part is a name of its own.
-            statements.append(f"{target} SET {'.'.join(ident(part) for part in key.split('.'))} = {shown}")
+            statements.append(f"{target} SET {setting_sql(entry)}")
     for provider, label in properties["security_labels"]:
         statements.append(f"SECURITY LABEL FOR {ident(provider)} ON DATABASE {database} IS {literal(label)}")
     statements.append(f"COMMENT ON DATABASE {database} IS {literal(properties['comment'])}")
@@ -144,7 +158,8 @@ def differences(expected: t.Mapping[str, t.Any], observed: t.Mapping[str, t.Any]
     """Names of the properties that differ (settings in any order are the same)."""
 
     def plain(properties: t.Mapping[str, t.Any], key: str) -> t.Any:
-        value = properties.get(key)
-        return sorted((role, sorted(values)) for role, values in value) if key == "settings" else value
+        if key == "settings":
+            return sorted((role, sorted(values)) for role, values in properties[key])
+        return properties.get(key)
 
     return [key for key in COMPARED if plain(expected, key) != plain(observed, key)]

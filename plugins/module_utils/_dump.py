@@ -118,14 +118,16 @@ def look_at_source(session: Session, database: str) -> Source:
     tables, table_bytes = session.query(
         """SELECT count(*), coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::bigint FROM pg_catalog.pg_class c
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-            WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'"""
+            WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+              AND n.nspname !~ '^pg_(toast|temp)'"""
     )[0]
     migration: tuple[int | None, bool | None] = (None, None)
     # golang-migrate's table, wherever the search path finds it
     found = session.query(
         """SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             WHERE c.relname = 'schema_migrations' AND c.relkind = 'r' AND n.nspname = 'public'
-              AND 2 = (SELECT count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname IN ('version', 'dirty'))"""
+              AND 2 = (SELECT count(*) FROM pg_catalog.pg_attribute a
+                        WHERE a.attrelid = c.oid AND a.attname IN ('version', 'dirty'))"""
     )
     if found:
         rows = session.query("SELECT version::bigint, dirty FROM public.schema_migrations ORDER BY 1 DESC LIMIT 1")
@@ -473,18 +475,17 @@ class _Pipeline:
         self._children = children
         self._digest = hashlib.sha256()
         self.error: BackupError | None = None
-        self._output, self._target = output, target
+        self._target = target
         self._thread: threading.Thread | None = None
         if output is not None:
-            self._thread = threading.Thread(target=self._save, daemon=True)
+            self._thread = threading.Thread(target=self._save, args=(output,), daemon=True)
             self._thread.start()
 
-    def _save(self) -> None:
-        assert self._output is not None
+    def _save(self, output: t.IO[bytes]) -> None:
         try:
             fd = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with os.fdopen(fd, "wb", buffering=0) as out:
-                while chunk := os.read(self._output.fileno(), CHUNK):
+                while chunk := os.read(output.fileno(), CHUNK):
                     self._digest.update(chunk)
                     view = memoryview(chunk)
                     while view:
@@ -494,7 +495,7 @@ class _Pipeline:
             self.error = BackupError(f"{self._target}: {exc.strerror}", hint="Is the disk full or broken?")
         finally:
             with contextlib.suppress(OSError, ValueError):
-                self._output.close()
+                output.close()
 
     def pids(self) -> list[int]:
         return [child.pid for child in self._children]
@@ -571,7 +572,7 @@ def _read_configuration(session: Session) -> tuple[dict[str, str] | None, dict[s
     files: dict[str, str] = {}
     session.execute("SAVEPOINT configuration")
     try:
-        settings = dict(
+        settings: dict[str, str] = dict(
             session.query(
                 "SELECT name::text, setting::text FROM pg_catalog.pg_settings"
                 " WHERE source IN ('configuration file', 'command line', 'global') ORDER BY 1"

@@ -3,8 +3,8 @@
 # PRIVATE to the collection: can change at any time.
 """Work that must not be left half done when its process dies or the connection is lost.
 
-Ansible runs neither rescue nor always after an unreachable host. So the work runs in a process of its own session, with a
-guardian beside it; whichever of module, guardian and worker is killed, another one brings things to an end.
+Ansible runs neither rescue nor always after an unreachable host. So the work runs in a process of its own session, with
+a guardian beside it; whichever of module, guardian and worker is killed, another one brings things to an end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import typing as t
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import write_json
 
-Outcome = t.Dict[str, t.Any]
+Outcome = dict[str, t.Any]
 
 
 def run_guarded(work: t.Callable[[], Outcome], rescue: t.Callable[[], None], result_path: str) -> Outcome:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection: can change at any time.
-"""Where there is no room for two databases: drop the live one and load the set in its place, with a safety set to go back to."""
+"""Where there is no room for two databases: drop the live one, load the set in its place, keep a safety set."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class InPlace:
     step: t.Callable[[str], None]
 
     def replace(self) -> list[Check]:
-        """Stop, drop, load, prove, start; go back to the safety set when the chosen one doesn't load or isn't what it says.
+        """Stop, drop, load, prove, start; go back to the safety set when the chosen one doesn't load or prove itself.
 
         Raises:
             BackupError: with word of where the database and the application are now.

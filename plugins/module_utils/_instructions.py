@@ -44,17 +44,19 @@ def restore_instructions(manifest: t.Mapping[str, t.Any], private: t.Mapping[str
     if main is not None and postgres["compression"] == "zstd":
         plain_check = f'test "$(zstd -q -d -c {dump} | sha256sum)" = "{main["sha256_plaintext"]}  -"\n'
     shown = conninfo(database)
+    proof = manifest["verification"]
+    major, size = postgres["client_version"], human_size(postgres["size_bytes"])
     return f"""# Restore {manifest["set_id"]} by hand
 
 This folder is one recovery set of the MazeVault installation `{manifest["installation"]}`.
 It holds the data of **{manifest["recovery_point"]}** (recovery point, UTC); whatever was written later is not in it.
-Verification before publication: level `{manifest["verification"]["level"] or "none"}`, verdict `{manifest["verification"]["verdict"]}`.
+Verification before publication: level `{proof["level"] or "none"}`, verdict `{proof["verdict"]}`.
 Missing in this version: {", ".join(manifest["missing_protection"])}. Not covered: {"; ".join(manifest["not_covered"])}.
 
-You need coreutils, zstd and the client programs of PostgreSQL {postgres["client_version"]} (of the target server's version, if
-that is newer), and a superuser of a PostgreSQL server of version {postgres["client_version"]} or newer that has no database of this
+You need coreutils, zstd and the client programs of PostgreSQL {major} (of the target server's version, if
+that is newer), and a superuser of a PostgreSQL server of version {major} or newer that has no database of this
 name yet. Tell the programs where it is with `PGHOST`, `PGPORT` and `PGUSER` (and `PGPASSFILE`). About
-{human_size(postgres["size_bytes"])} will be needed there. Run the blocks in this folder, in this order, with `bash -euo pipefail`.
+{size} will be needed there. Run the blocks in this folder, in this order, with `bash -euo pipefail`.
 
 ## 1. Are these the bytes that were published?
 
@@ -123,8 +125,9 @@ def start_here(root: str, states: t.Sequence[t.Mapping[str, t.Any]]) -> str:
     else:
         lines.append("Newest proven set: NONE. Every set here is unproven or has failed.")
     if states and (not proven or states[-1]["set_id"] != proven[-1]["set_id"]):
+        newest = states[-1]
         lines.append(
-            f"Newest set of all: {states[-1]['set_id']} ({states[-1]['verdict']}, level {states[-1]['level'] or 'none'})"
+            f"Newest set of all: {newest['set_id']} ({newest['verdict']}, level {newest['level'] or 'none'})"
         )
     lines += [
         "Copies elsewhere: none (sets on this host only)",

@@ -76,7 +76,7 @@ def _load(path: str) -> tuple[list[dict[str, t.Any]], str, tuple[int, int] | Non
             data = stream.read()
     except FileNotFoundError:
         return [], FIRST, None
-    whole, _, rest = data.rpartition(b"\n")
+    whole, _newline, rest = data.rpartition(b"\n")
     lines = whole.split(b"\n") if whole else []
     entries: list[dict[str, t.Any]] = []
     last = FIRST

@@ -162,28 +162,30 @@ class HostProcesses:
         stdin: t.IO[bytes] | int | None = None,
         stdout: t.IO[bytes] | int | None = None,
     ) -> Child:
-        errors = tempfile.TemporaryFile()
         identity: dict[str, t.Any] = {}
         if self._user is not None:
             account = pwd.getpwnam(self._user)
             identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        try:
-            popen = subprocess.Popen(
-                [*self._prefix, *argv],
-                env=clean_environment(env),
-                stdin=subprocess.DEVNULL if stdin is None else stdin,
-                stdout=subprocess.DEVNULL if stdout is None else stdout,
-                stderr=errors,
-                close_fds=True,
-                cwd="/",
-                preexec_fn=_die_with_parent,
-                **identity,
-            )
-        except OSError as exc:
-            raise BackupError(
-                f"{argv[0]}: can't be started: {exc.strerror or exc}",
-                hint="Install the program, or name the folder it lies in (bin_dir).",
-            ) from exc
+        with contextlib.ExitStack() as unless_started:
+            errors = unless_started.enter_context(tempfile.TemporaryFile())
+            try:
+                popen = subprocess.Popen(
+                    [*self._prefix, *argv],
+                    env=clean_environment(env),
+                    stdin=subprocess.DEVNULL if stdin is None else stdin,
+                    stdout=subprocess.DEVNULL if stdout is None else stdout,
+                    stderr=errors,
+                    close_fds=True,
+                    cwd="/",
+                    preexec_fn=_die_with_parent,
+                    **identity,
+                )
+            except OSError as exc:
+                raise BackupError(
+                    f"{argv[0]}: can't be started: {exc.strerror or exc}",
+                    hint="Install the program, or name the folder it lies in (bin_dir).",
+                ) from exc
+            unless_started.pop_all()
         return Child(popen, errors)
 
     def run(
@@ -195,14 +197,15 @@ class HostProcesses:
         timeout: float | None = None,
     ) -> Result:
         """Run to the end and return stdout as text (meant for small outputs)."""
-        source: t.IO[bytes] | None
-        if isinstance(stdin, bytes):
-            source = tempfile.TemporaryFile()
-            source.write(stdin)
-            source.seek(0)
-        else:
-            source = stdin
-        with tempfile.TemporaryFile() as out:
+        with contextlib.ExitStack() as files:
+            source: t.IO[bytes] | None
+            if isinstance(stdin, bytes):
+                source = files.enter_context(tempfile.TemporaryFile())
+                source.write(stdin)
+                source.seek(0)
+            else:
+                source = stdin
+            out = files.enter_context(tempfile.TemporaryFile())
             child = self.start(argv, env=env, stdin=source, stdout=out)
             try:
                 done = child.wait(timeout)

@@ -178,7 +178,7 @@ def check_sums(folder: str) -> list[str]:
     problems, expected = [], {}
     for line in lines:
         escaped = line.startswith("\\")
-        digest, _, name = line.lstrip("\\").partition("  ")
+        digest, _gap, name = line.lstrip("\\").partition("  ")
         expected[name.replace("\\n", "\n").replace("\\\\", "\\") if escaped else name] = digest
     present = {name for name in tree_files(folder) if name != SUMS and not name.startswith(f"{SUMS}.sig")}
     problems += [f"{name}: missing" for name in sorted(expected.keys() - present)]
@@ -246,9 +246,14 @@ def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress) -> 
 def enter_in_ledger(found: RecoverySet, *, late: bool = False) -> None:
     extra = {"found_after_a_crash": True} if late else {}
     _ledger.append(
-        found.root, "published", set_id=found.set_id, set_sequence=found.manifest["sequence"], sums_sha256=found.sums_sha256,
-        verdict=found.manifest["verification"]["verdict"], **extra,
-    )  # fmt: skip
+        found.root,
+        "published",
+        set_id=found.set_id,
+        set_sequence=found.manifest["sequence"],
+        sums_sha256=found.sums_sha256,
+        verdict=found.manifest["verification"]["verdict"],
+        **extra,
+    )
 
 
 def heal_ledger(root: str) -> list[str]:
@@ -328,6 +333,7 @@ def state_of(found: RecoverySet) -> dict[str, t.Any]:
         "verdict": proof["verdict"],
         "level": proof["level"],
         "proven_at": proof["at"],
+        "proof_seconds": manifest["verification"].get("seconds"),
         "not_covered": manifest["not_covered"],
         "missing_protection": manifest["missing_protection"],
         "postgres": manifest.get("postgres"),

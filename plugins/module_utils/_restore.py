@@ -121,8 +121,8 @@ def load(
 ) -> Loaded:
     """Load a dump into the (new, empty) database that `server` names.
 
-    Any exit status but 0 is a failure: with parallel jobs the messages interleave and can't be told apart, so what could
-    fail harmlessly is left out beforehand.
+    Any exit status but 0 is a failure: with parallel jobs the messages interleave and can't be told apart, so what
+    could fail harmlessly is left out beforehand.
 
     Args:
         work: folder for unpacked copies; on a file system with room for the whole dump.
@@ -231,7 +231,7 @@ def _psql_token(runtime: Runtime, program: str) -> str:
 
 
 def without_restrict(source: t.IO[bytes]) -> t.Iterator[bytes]:
-    r"""A plain dump without its own \restrict (near its beginning) and \unrestrict (in its last lines); ours replace them."""
+    r"""A plain dump without its own \restrict (near its beginning) and \unrestrict (in its last lines): ours replace."""
     pending = source.read(CHUNK)
     pending = re.sub(rb"(?m)\A((?:--[^\n]*\n|[ \t\r]*\n)*)\\restrict [A-Za-z0-9]+\r?\n", rb"\1", pending, count=1)
     while chunk := source.read(CHUNK):
@@ -241,7 +241,7 @@ def without_restrict(source: t.IO[bytes]) -> t.Iterator[bytes]:
 
 
 def analyze(runtime: Runtime, server: Server, *, jobs: int, application: str) -> None:
-    """Statistics before the application meets the database; without parallel vacuum (containers have a small /dev/shm)."""
+    """Statistics before the application meets the database; no parallel vacuum (containers have a small /dev/shm)."""
     with server.session(application) as session:
         major = session.version // 10000
     program = runtime.program("vacuumdb", major=major)
@@ -285,18 +285,20 @@ def check_indexes(session: PsycopgSession) -> str:
         raise BackupError("amcheck: not available on this server")
     session.execute("CREATE SCHEMA mazevault_amcheck; CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA mazevault_amcheck")
     schema = session.value(
-        "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
-        " WHERE e.extname = 'amcheck'"
+        "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'amcheck'"
     )
     try:
         session.execute(
             f"""SELECT {schema}.bt_index_check(i.indexrelid, true) FROM pg_catalog.pg_index i
                   JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_am a ON a.oid = c.relam
-                 WHERE a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence <> 't' AND i.indisready AND i.indisvalid"""
+                 WHERE a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence <> 't'
+                   AND i.indisready AND i.indisvalid"""
         )
         rows = session.query(
             f"""SELECT c.oid::regclass::text, v.msg FROM pg_catalog.pg_class c, LATERAL {schema}.verify_heapam(c.oid) v
-                 WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence <> 't' AND c.relam = (SELECT oid FROM pg_catalog.pg_am WHERE amname = 'heap')
+                 WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence <> 't'
+                   AND c.relam = (SELECT oid FROM pg_catalog.pg_am WHERE amname = 'heap')
                  LIMIT 3"""
         )
     except SqlError as exc:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.mazevault.backup.plugins.module_utils._database import _LIST_SETTINGS
+from ansible_collections.mazevault.backup.plugins.module_utils._database import setting_sql
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Session, ident, literal
 
 _FLAGS = (
@@ -30,9 +30,10 @@ def read_roles(session: Session) -> dict[str, t.Any]:
     roles = [
         row[0]
         for row in session.query(
-            """SELECT jsonb_build_object('name', r.rolname, 'connection_limit', r.rolconnlimit, 'valid_until', r.rolvaliduntil::text,
-                      'comment', shobj_description(r.oid, 'pg_authid'),
-                      'flags', to_jsonb(r) - 'rolpassword' - 'rolname' - 'oid' - 'rolconfig' - 'rolvaliduntil' - 'rolconnlimit',
+            """SELECT jsonb_build_object('name', r.rolname, 'connection_limit', r.rolconnlimit,
+                      'valid_until', r.rolvaliduntil::text, 'comment', shobj_description(r.oid, 'pg_authid'),
+                      'flags', to_jsonb(r) - 'rolpassword' - 'rolname' - 'oid' - 'rolconfig' - 'rolvaliduntil'
+                               - 'rolconnlimit',
                       'settings', (SELECT to_jsonb(s.setconfig) FROM pg_catalog.pg_db_role_setting s
                                     WHERE s.setrole = r.oid AND s.setdatabase = 0))
                  FROM pg_catalog.pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY r.rolname COLLATE "C\""""
@@ -92,7 +93,7 @@ def roles_sql(
     for role in facts["roles"]:
         name = role["name"]
         words = []
-        for _, word in _FLAGS:
+        for _column, word in _FLAGS:
             if word in ("SUPERUSER", "REPLICATION", "BYPASSRLS") and not superuser:
                 continue
             wanted = role["flags"][word] and (login or word not in ("LOGIN", "SUPERUSER", "REPLICATION"))
@@ -102,9 +103,7 @@ def roles_sql(
             words.append(f"VALID UNTIL {literal(role['valid_until'])}")
         inside = [f"CREATE ROLE {ident(name)} {' '.join(words)}"]
         for entry in role["settings"]:
-            key, _, value = entry.partition("=")
-            shown = (value or "''") if key in _LIST_SETTINGS else literal(value)
-            inside.append(f"ALTER ROLE {ident(name)} SET {'.'.join(ident(part) for part in key.split('.'))} = {shown}")
+            inside.append(f"ALTER ROLE {ident(name)} SET {setting_sql(entry)}")
         if role["comment"]:
             inside.append(f"COMMENT ON ROLE {ident(name)} IS {literal(role['comment'])}")
         statements.append(_unless_exists(name, inside))
@@ -140,7 +139,8 @@ def _unless_exists(name: str, statements: t.Sequence[str]) -> str:
 def _unless_member(role: str, member: str, grant: str) -> str:
     condition = (
         "NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members a JOIN pg_catalog.pg_roles g ON g.oid = a.roleid"
-        f" JOIN pg_catalog.pg_roles m ON m.oid = a.member WHERE g.rolname = {literal(role)} AND m.rolname = {literal(member)})"
+        f" JOIN pg_catalog.pg_roles m ON m.oid = a.member"
+        f" WHERE g.rolname = {literal(role)} AND m.rolname = {literal(member)})"
     )
     return _do(f"IF {condition} THEN {grant}; END IF;")
 

@@ -3,8 +3,9 @@
 # PRIVATE to the collection: can change at any time.
 """A throw-away PostgreSQL server in which a dump is restored to prove it.
 
-A dump is code that runs with the server's rights. On the `host` runtime the server runs as an unprivileged account and, where
-the kernel allows it, in a network namespace of its own; that is for provers and the demo. It listens on one private socket.
+A dump is code that runs with the server's rights. On the `host` runtime the server runs as an unprivileged account and,
+where the kernel allows it, in a network namespace of its own; that is for provers and the demo. It listens on one
+private socket.
 """
 
 from __future__ import annotations
@@ -100,12 +101,12 @@ class Scratch:
         data = os.path.join(self._folder, "data")
         if self._account:
             entry = pwd.getpwnam(self._account)
-            for folder in {self._folder, self._socket}:
+            for folder in (self._folder, self._socket):
                 os.chown(folder, entry.pw_uid, entry.pw_gid)
         processes = HostProcesses(user=self._account or None)
         processes.run(
-            [initdb, f"--pgdata={data}", f"--username={self._superuser}", "--auth=trust", "--encoding=UTF8", "--locale=C",
-             "--no-sync", "--no-instructions"],
+            [initdb, f"--pgdata={data}", f"--username={self._superuser}", "--auth=trust", "--encoding=UTF8",
+             "--locale=C", "--no-sync", "--no-instructions"],
             timeout=300,
         ).check("scratch server: initdb")  # fmt: skip
         settings = {
@@ -119,16 +120,16 @@ class Scratch:
         self.isolated = bool(prefix)
         starter = HostProcesses(user=None if prefix else self._account or None, prefix=prefix)
         self._child = starter.start([postgres, "-D", data, "-c", "port=5432"])
-        self._wait_until_up()
+        self._wait_until_up(self._child)
 
-    def _wait_until_up(self) -> None:
-        assert self._child is not None
+    def _wait_until_up(self, child: Child) -> None:
         end = time.monotonic() + 60
         while True:
-            if self._child.poll() is not None:
-                done = self._child.wait()
+            if child.poll() is not None:
+                done = child.wait()
+                words = done.stderr.strip().splitlines() or ["no message"]
                 raise BackupError(
-                    f"scratch server: it ended at once: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no message'}",
+                    f"scratch server: it ended at once: {words[-1]}",
                     details={"stderr_tail": done.stderr},
                 )
             try:
@@ -172,8 +173,8 @@ def _network_namespace(account: str) -> tuple[str, ...]:
         setpriv = shutil.which("setpriv")
         if not setpriv:
             return ()
-        words = [unshare, "--net", "--", setpriv, f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups",
-                 "--inh-caps=-all", "--no-new-privs", "--pdeathsig=KILL", "--"]  # fmt: skip
+        words = [unshare, "--net", "--", setpriv, f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", 
+                 "--clear-groups", "--inh-caps=-all", "--no-new-privs", "--pdeathsig=KILL", "--"]  # fmt: skip
     else:
         words = [unshare, "--user", "--map-current-user", "--net", "--"]
     try:

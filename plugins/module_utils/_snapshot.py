@@ -3,8 +3,8 @@
 # PRIVATE to the collection: can change at any time.
 """One moment of a database, held open: locks first, then the snapshot; and a watch on whom that blocks.
 
-TRUNCATE and rewriting ALTER TABLE are not seen by older snapshots as of their time, so a snapshot that is taken before the
-locks can show empty tables. LOCK TABLE takes no snapshot; the first query after it does.
+TRUNCATE and rewriting ALTER TABLE are not seen by older snapshots as of their time, so a snapshot that is taken before
+the locks can show empty tables. LOCK TABLE takes no snapshot; the first query after it does.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def take_snapshot(server: Server, application: str, *, lock_timeout: float) -> S
             session.execute(f"LOCK TABLE ONLY {', ONLY '.join(names[start : start + 500])} IN ACCESS SHARE MODE")
         # statement_timestamp() is taken before the snapshot: whatever was committed before it is inside.
         moment, exported, version = session.query(
-            "SELECT pg_catalog.statement_timestamp(), pg_catalog.pg_export_snapshot(), pg_catalog.current_setting('server_version')"
+            "SELECT pg_catalog.statement_timestamp(), pg_catalog.pg_export_snapshot(),"
+            " pg_catalog.current_setting('server_version')"
         )[0]
         session.execute("SET LOCAL lock_timeout = 0")
         after = list_tables(session)
@@ -90,7 +91,8 @@ def take_snapshot(server: Server, application: str, *, lock_timeout: float) -> S
 class BlockWatch:
     """Sees how long other sessions wait for locks that the sessions of this run hold.
 
-    A queued ALTER TABLE waits for us, a dump queues behind it, and we wait for the dump: the server can't see that cycle.
+    A queued ALTER TABLE waits for us, a dump queues behind it, and we wait for the dump: the server can't see that
+    cycle.
     """
 
     def __init__(self, server: Server, application: str) -> None:
@@ -106,7 +108,8 @@ class BlockWatch:
                  WHERE NOT l.granted AND l.waitstart IS NOT NULL
                    AND l.pid NOT IN (SELECT pid FROM pg_catalog.pg_stat_activity WHERE application_name = {name})
                    AND EXISTS (SELECT FROM unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b(pid)
-                                 JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid WHERE a.application_name = {name})"""
+                                 JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
+                                WHERE a.application_name = {name})"""
         )
         return t.cast(float, seconds)
 

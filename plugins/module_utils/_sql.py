@@ -24,7 +24,7 @@ except ImportError:
 OLDEST_SERVER = 140000
 # Keeps libpq from a password file that happens to lie in the home folder.
 NO_PASSFILE = "/dev/null/none"
-Row = t.Tuple[t.Any, ...]
+Row = tuple[t.Any, ...]
 
 # Content must read the same on every server and in every session, whatever roles and databases have set.
 READING = (
@@ -174,7 +174,8 @@ class PsycopgSession:
             )
         server.check_passfile()
         self.server = server
-        extra = {k: v for k, v in (("sslmode", server.sslmode), ("sslrootcert", server.sslrootcert)) if v}
+        tls = (("sslmode", server.sslmode), ("sslrootcert", server.sslrootcert))
+        extra: dict[str, t.Any] = {key: value for key, value in tls if value}
         try:
             self._connection = psycopg2.connect(
                 host=server.host,
@@ -233,10 +234,11 @@ class PsycopgSession:
 def prepare_reading(session: Session) -> None:
     """Pin everything that changes how values are written; refuse settings that hide damage."""
     session.execute("; ".join(f"SET {setting}" for setting in READING))
-    available = dict(
+    available: dict[str, str] = dict(
         session.query(
             "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ('zero_damaged_pages',"
-            " 'ignore_checksum_failure', 'ignore_system_indexes', 'transaction_timeout', 'restrict_nonsystem_relation_kind')"
+            " 'ignore_checksum_failure', 'ignore_system_indexes', 'transaction_timeout',"
+            " 'restrict_nonsystem_relation_kind')"
         )
     )
     for name in ("zero_damaged_pages", "ignore_checksum_failure", "ignore_system_indexes"):

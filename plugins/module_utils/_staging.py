@@ -56,7 +56,8 @@ class Progress:
 class Staging:
     """One folder under `staging/`.
 
-    Layout: `owner.json`, `heartbeat`, `lock`, `progress.json`, `<component>.json`, and `set/`, which is what gets published.
+    Layout: `owner.json`, `heartbeat`, `lock`, `progress.json`, `<component>.json`, and `set/`, which is what gets
+    published.
     """
 
     def __init__(self, root: str, name: str) -> None:

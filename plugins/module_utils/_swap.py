@@ -116,7 +116,8 @@ def obstacles(session: Session, database: str) -> dict[str, str]:
         ),
         (
             "subscriptions",
-            f"SELECT count(*) FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = {name}",
+            "SELECT count(*) FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid"
+            f" WHERE d.datname = {name}",
             "subscriptions would exist twice, both owning the same remote slot",
         ),
     ):

@@ -70,7 +70,8 @@ def precheck(
     """Everything that would make the restore fail later, found before anything is touched.
 
     Raises:
-        BackupError: server older than the dump, other installation, dirty migration, missing extension, too little space, ...
+        BackupError: server older than the dump, other installation, dirty migration, missing extension, too little
+            space, ...
     """
     if (
         subject.public is not None
@@ -99,11 +100,7 @@ def precheck(
                 hint=f"Restore to a server of version {source_major} or newer.",
             )
         live = read_properties(session, server.database)
-        if live is None and subject.private is None:
-            raise BackupError(
-                f"database: {server.database}: does not exist, and this dump doesn't say with what encoding and owner to make it",
-                hint="Create an empty database of this name with the right owner first, then restore.",
-            )
+        _model(subject, server, live)
         roles: list[str] = []
         if subject.private is not None:
             roles = missing_roles(subject.private["roles"], session)
@@ -221,8 +218,7 @@ def restore_beside(
         step("restore: clear")
         drop_leftovers(session, server.database)
         live = read_properties(session, server.database)
-        expected = subject.private["database"] if subject.private is not None else live
-        assert expected is not None  # precheck saw to it
+        expected = _model(subject, server, live)
         step("restore: roles")
         if subject.private is not None:
             superuser = bool(session.value("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"))
@@ -262,6 +258,19 @@ def restore_beside(
     return Restored(name, oid, checks, loaded.left_out, expected["comment"], True, seconds)
 
 
+def _model(subject: Subject, server: Server, live: t.Mapping[str, t.Any] | None) -> t.Mapping[str, t.Any]:
+    """The properties to make the database with: what the set recorded, or what the live one has."""
+    if subject.private is not None:
+        return t.cast("t.Mapping[str, t.Any]", subject.private["database"])
+    if live is None:
+        raise BackupError(
+            f"database: {server.database}: does not exist,"
+            " and this dump doesn't say with what encoding and owner to make it",
+            hint="Create an empty database of this name with the right owner first, then restore.",
+        )
+    return live
+
+
 class _Clock:
     def __init__(self, laps: dict[str, float]) -> None:
         self._laps, self._last = laps, _clock.now()
@@ -277,7 +286,8 @@ def _prove(subject: Subject, target: Server, expected: t.Mapping[str, t.Any]) ->
         with target.session(_APPLICATION) as session:
             tables = session.value(
                 "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-                " WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_'"
+                " WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+                " AND n.nspname !~ '^pg_'"
             )
         if not tables:
             return [Check("tables", "restore", FAIL, "the dump holds no table")]
@@ -307,8 +317,7 @@ def _rehearse(subject: Subject, server: Server, runtime: Runtime, places: Places
     ) as scratch:
         with scratch.server("template1").session() as admin:
             create_roles(admin, roles, login=False, superuser=True, version=admin.version)
-            assert live is not None
-            create_database(admin, "rehearsal", {**live, "tablespace": None})
+            create_database(admin, "rehearsal", {**_model(subject, server, live), "tablespace": None})
         archive = identify(subject.path, runtime)
         load(
             runtime,
@@ -325,7 +334,8 @@ def drop_leftovers(session: PsycopgSession, database: str) -> list[str]:
     """Drop databases that dead restores left behind; they carry our mark as their comment."""
     prefix = derived_name(database, "restore", "")
     rows = session.query(
-        "SELECT d.datname::text, pg_catalog.shobj_description(d.oid, 'pg_database') FROM pg_catalog.pg_database d ORDER BY 1"
+        "SELECT d.datname::text, pg_catalog.shobj_description(d.oid, 'pg_database')"
+        " FROM pg_catalog.pg_database d ORDER BY 1"
     )
     dropped = []
     for name, comment in rows:

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ module: backup_verify
 short_description: Prove a recovery set, an open one, a published one, or any dump
 version_added: 0.1.0
 description:
-  - Climbs the levels V(toc), V(checksum), V(read) and V(restore) up to the one that is asked for. Each includes those below.
-  - The verdict has three values. What was shown to be wrong is V(fail), what could not be shown is V(unproven), and V(pass)
-    needs every level up to O(level) to have passed. Nothing checked is V(unproven).
+  - Climbs the levels V(toc), V(checksum), V(read) and V(restore) up to the one that is asked for. Each includes those
+    below.
+  - The verdict has three values. What was shown to be wrong is V(fail), what could not be shown is V(unproven), and
+    V(pass) needs every level up to O(level) to have passed. Nothing checked is V(unproven).
   - A result for a published set becomes a signed-off line of the set's history, a record whose hash is in the ledger.
 extends_documentation_fragment:
   - mazevault.backup._attributes
@@ -20,7 +22,8 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Proves V(toc) and V(checksum), which only read; names what would be done for higher levels; writes no record.
+    details: Proves V(toc) and V(checksum), which only read; names what would be done for higher levels; writes no
+      record.
   diff_mode:
     support: none
   idempotent:
@@ -41,8 +44,8 @@ options:
       - V(toc) lists the contents. It says nothing about the data.
       - V(checksum) compares every file with its recorded SHA-256.
       - V(read) decodes every byte and compares the rows of every table with the manifest.
-      - V(restore) restores into a throw-away server and compares counts and digests of every table, sequences, large objects,
-        owners, privileges, constraints, indexes and extensions, and runs amcheck where the server has it.
+      - V(restore) restores into a throw-away server and compares counts and digests of every table, sequences, large
+        objects, owners, privileges, constraints, indexes and extensions, and runs amcheck where the server has it.
     type: str
     default: restore
     choices: [toc, checksum, read, restore]
@@ -55,7 +58,8 @@ options:
     description: Account of the throw-away server when the module runs as root. Unset means C(postgres), else C(nobody).
     type: str
   reserve:
-    description: Bytes that must stay free, as a number or with a unit (V(2G)). Unset means 5 % of the file system, at most 5 GiB.
+    description: Bytes that must stay free, as a number or with a unit (V(2G)). Unset means 5 % of the file system, at
+      most 5 GiB.
     type: str
   stale_after:
     description: Seconds without a sign of life after which another run counts as dead.
@@ -65,7 +69,7 @@ seealso:
   - module: mazevault.backup.pg_dump
   - module: mazevault.backup.pg_restore
 author:
-  - The mazevault.backup authors
+  - The mazevault.backup authors (@mazevault)
 """
 
 EXAMPLES = r"""
@@ -180,7 +184,7 @@ def _subject(params: dict[str, t.Any]) -> tuple[Subject, str | None, Staging | N
 def _place(
     params: dict[str, t.Any], staging: Staging | None
 ) -> t.Iterator[tuple[str, Progress, t.Callable[[str], None]]]:
-    """(work folder, progress, where scratch servers are registered): in the open set, or in a staging folder of its own."""
+    """(work folder, progress, where scratch servers are registered): in the open set, or in a folder of its own."""
     root = params["backup_root"]
     if staging is None and not root:
         with tempfile.TemporaryDirectory(prefix="mazevault-verify-") as work:

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -9,13 +10,14 @@ module: pg_dump
 short_description: Dump MazeVault's PostgreSQL database together with what proves the dump
 version_added: 0.1.0
 description:
-  - Takes one exported snapshot of the database, locks first, and makes everything of that one moment. That is the dump, the
-    row count and a salted content digest of every table, of large objects and sequences, and a catalogue of all objects.
-  - What no dump carries is written beside it, roles without passwords, owner, privileges, settings, comment and connection
-    limit of the database, and the server's configuration files where the role may read them.
+  - Takes one exported snapshot of the database, locks first, and makes everything of that one moment. That is the dump,
+    the row count and a salted content digest of every table, of large objects and sequences, and a catalogue of all
+    objects.
+  - What no dump carries is written beside it, roles without passwords, owner, privileges, settings, comment and
+    connection limit of the database, and the server's configuration files where the role may read them.
   - The dump appears under its name only when it is whole and flushed. A failed or killed run leaves nothing there.
-  - Another session that waits longer than O(block_limit) for the locks of this run ends the attempt. It is repeated a few
-    times, then the module fails and says so.
+  - Another session that waits longer than O(block_limit) for the locks of this run ends the attempt. It is repeated a
+    few times, then the module fails and says so.
 extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
@@ -70,7 +72,7 @@ seealso:
   - module: mazevault.backup.backup_verify
   - module: mazevault.backup.pg_restore
 author:
-  - The mazevault.backup authors
+  - The mazevault.backup authors (@mazevault)
 """
 
 EXAMPLES = r"""
@@ -212,7 +214,8 @@ def _dump(module: AnsibleModule) -> dict[str, t.Any]:
     }
     if source.schema_dirty:
         module.warn(
-            f"schema_migrations: version {source.schema_version} is dirty: a migration was broken off before this backup"
+            f"schema_migrations: version {source.schema_version} is dirty:"
+            " a migration was broken off before this backup"
         )
     if module.check_mode:
         return result

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ description:
   - Loads a recovery set's dump, or any dump file, into a new database beside the live one, gives it owner, privileges,
     settings and statistics, and compares everything with the set's manifest.
   - The live database is only read. M(mazevault.backup.pg_swap) puts the new one in its place afterwards.
-  - O(mode=in_place) is for servers without room for two. It drops the live database, so it needs O(confirm) and a safety set.
+  - O(mode=in_place) is for servers without room for two. It drops the live database, so it needs O(confirm) and a
+    safety set.
   - Every byte of a set is compared with its checksums before anything is parsed.
-  - A dump is code that runs with the server's rights. A file that is no recovery set is loaded into a throw-away server first.
+  - A dump is code that runs with the server's rights. A file that is no recovery set is loaded into a throw-away server
+    first.
 extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
@@ -31,7 +34,8 @@ attributes:
     details: Each run restores anew. What a dead run left is dropped first.
 options:
   set:
-    description: Id of a set, V(latest), or the path of a dump in custom, directory, tar or plain format, also inside gzip or zstd.
+    description: Id of a set, V(latest), or the path of a dump in custom, directory, tar or plain format, also inside
+      gzip or zstd.
     type: str
     required: true
   backup_root:
@@ -39,7 +43,8 @@ options:
     type: path
     required: true
   set_id:
-    description: Id of the staging folder that M(mazevault.backup.recovery_set) opened with V(purpose=restore). Not in check mode.
+    description: Id of the staging folder that M(mazevault.backup.recovery_set) opened with V(purpose=restore). Not in
+      check mode.
     type: str
   mode:
     description: V(beside) leaves the live database alone, V(in_place) replaces it.
@@ -56,7 +61,8 @@ options:
     default: []
     choices: [other_installation, dirty_migration, subscriptions, logical_slots]
   confirm:
-    description: Has to equal O(inventory_hostname) for O(mode=in_place), which drops the live database. Not needed in check mode.
+    description: Has to equal O(inventory_hostname) for O(mode=in_place), which drops the live database. Not needed in
+      check mode.
     type: str
   inventory_hostname:
     description: Name of the host in the inventory, what O(confirm) is compared with.
@@ -85,13 +91,14 @@ options:
     description: Account of the throw-away server when the module runs as root. Unset means C(postgres), else C(nobody).
     type: str
   reserve:
-    description: Bytes that must stay free, as a number or with a unit (V(2G)). Unset means 5 % of the file system, at most 5 GiB.
+    description: Bytes that must stay free, as a number or with a unit (V(2G)). Unset means 5 % of the file system, at
+      most 5 GiB.
     type: str
 seealso:
   - module: mazevault.backup.pg_swap
   - module: mazevault.backup.backup_verify
 author:
-  - The mazevault.backup authors
+  - The mazevault.backup authors (@mazevault)
 """
 
 EXAMPLES = r"""
@@ -142,7 +149,8 @@ left_out:
   elements: str
   returned: success
 outlook:
-  description: What was known before, such as rows in the live database and in the set, and roles that had to be created.
+  description: What was known before, such as rows in the live database and in the set, and roles that had to be
+    created.
   type: dict
   returned: success
   contains:

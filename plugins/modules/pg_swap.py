@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ module: pg_swap
 short_description: Put a restored database in the live one's place, or the kept one back
 version_added: 0.1.0
 description:
-  - Stops the application, ends the sessions, renames both databases in one transaction, and starts the application whatever
-    happened. That is one process on the target which a lost connection does not end, with a guardian beside it for a killed one.
+  - Stops the application, ends the sessions, renames both databases in one transaction, and starts the application
+    whatever happened. That is one process on the target which a lost connection does not end, with a guardian beside it
+    for a killed one.
   - The former database is kept under another name until the operator drops it.
   - A journal on the target says before each step what comes, so that the next run finishes what a crash broke off.
 extends_documentation_fragment:
@@ -43,7 +45,8 @@ options:
     description: Id of the staging folder that was opened with V(purpose=restore). Not for V(recovered) and check mode.
     type: str
   confirm:
-    description: Has to equal O(inventory_hostname), or the module fails before anything is touched. Not needed in check mode.
+    description: Has to equal O(inventory_hostname), or the module fails before anything is touched. Not needed in check
+      mode.
     type: str
   inventory_hostname:
     description: Name of the host in the inventory, what O(confirm) is compared with.
@@ -78,7 +81,7 @@ options:
 seealso:
   - module: mazevault.backup.pg_restore
 author:
-  - The mazevault.backup authors
+  - The mazevault.backup authors (@mazevault)
 """
 
 EXAMPLES = r"""
@@ -119,7 +122,8 @@ incoming:
   type: str
   returned: success
 kept:
-  description: Name under which the former database is (or would be) kept, null for V(recovered) and where there was none.
+  description: Name under which the former database is (or would be) kept, null for V(recovered) and where there was
+    none.
   type: str
   returned: success
 swap_seconds:
@@ -320,7 +324,8 @@ def _recover(module: AnsibleModule, server: Server) -> dict[str, t.Any]:
         if why:
             raise BackupError(f"{name}: a swap is under way ({why})", hint="Wait for it to end.")
         journal = load_journal(staging.path)
-        assert journal is not None
+        if journal is None:
+            continue  # whoever was at it has finished and cleared up
         entry = {"restore": name, "database": journal.database, "state": journal.state}
         if not module.check_mode:
             with staging.working():

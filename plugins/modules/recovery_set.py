@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ module: recovery_set
 short_description: Open, publish or give up a recovery set
 version_added: 0.1.0
 description:
-  - O(state=open) makes a staging folder and returns the id that the other modules work with. What a dead run left behind is
-    removed; a run that is alive makes this an error.
-  - O(state=sealed) writes manifest, instructions and checksums, flushes all to the disk, publishes the set by one rename, and
-    enters it in the ledger.
+  - O(state=open) makes a staging folder and returns the id that the other modules work with. What a dead run left
+    behind is removed; a run that is alive makes this an error.
+  - O(state=sealed) writes manifest, instructions and checksums, flushes all to the disk, publishes the set by one
+    rename, and enters it in the ledger.
   - O(state=aborted) removes the staging folder. Published sets are never touched.
-  - The state of a run is on the disk of the target, so that a crash, a retry and a second control node all see the same.
+  - The state of a run is on the disk of the target, so that a crash, a retry and a second control node all see the
+    same.
 extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
@@ -82,11 +84,14 @@ options:
         description: The level that was asked for.
         type: str
         default: ""
+      seconds:
+        description: Seconds that the proof took, an estimate of what a restore takes.
+        type: float
 seealso:
   - module: mazevault.backup.recovery_set_info
   - module: mazevault.backup.pg_dump
 author:
-  - The mazevault.backup authors
+  - The mazevault.backup authors (@mazevault)
 """
 
 EXAMPLES = r"""
@@ -267,6 +272,7 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
                     "verdict": "unproven",
                     "level": "",
                     "wanted": "",
+                    "seconds": None,
                     **(params["verification"] or {}),
                     "at": _clock.rfc3339(_clock.now()),
                 },
@@ -336,6 +342,7 @@ def main() -> t.NoReturn:
                     "verdict": {"type": "str", "choices": ["pass", "fail", "unproven"], "default": "unproven"},
                     "level": {"type": "str", "default": ""},
                     "wanted": {"type": "str", "default": ""},
+                    "seconds": {"type": "float"},
                 },
             },
         },

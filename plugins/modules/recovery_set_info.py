@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
@@ -28,13 +29,14 @@ options:
     required: true
   set:
     description:
-      - V(latest) is the newest set that has not failed; an id names one set; the path of a dump names a file that is no set.
+      - V(latest) is the newest set that has not failed; an id names one set; the path of a dump names a file that is no
+        set.
       - Unset lists all sets and selects none.
     type: str
 seealso:
   - module: mazevault.backup.recovery_set
 author:
-  - The mazevault.backup authors
+  - The mazevault.backup authors (@mazevault)
 """
 
 EXAMPLES = r"""
@@ -86,7 +88,8 @@ unreadable:
   elements: str
   returned: success
 selected:
-  description: The entry of the set that O(set) names, or for a file outside of the sets one with C(set_id) null and its path.
+  description: The entry of the set that O(set) names, or for a file outside of the sets one with C(set_id) null and its
+    path.
   type: dict
   returned: when O(set) is given
 """

@@ -1,0 +1,71 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: unknown_variables
+author:
+  - The mazevault.backup authors (@mazevault)
+version_added: 0.1.0
+short_description: Names of set C(mazevault_) variables that no role of the collection knows
+description:
+  - A misspelt variable is otherwise ignored in silence, and with it the protection that it stood for.
+  - What is known is read from the argument specs of the collection's roles.
+options:
+  _terms:
+    description: Not used.
+    type: list
+    elements: str
+"""
+
+EXAMPLES = r"""
+- name: Refuse misspelt variables
+  ansible.builtin.assert:
+    that: query('mazevault.backup.unknown_variables') | length == 0
+"""
+
+RETURN = r"""
+_raw:
+  description: One text for each unknown name, with the known name that it resembles most.
+  type: list
+  elements: str
+"""
+
+import difflib
+import glob
+import os
+import typing as t
+
+from ansible.plugins.lookup import LookupBase
+
+PREFIX = "mazevault_"
+# What playbooks hand to schedulers and workflows comes back as variables of the next run.
+RESULT_PREFIX = "mazevault_result_"
+
+
+def known_variables(load: t.Callable[[str], t.Any]) -> set[str]:
+    """The options of every entry point of every role beside this plugin."""
+    roles = os.path.join(os.path.dirname(__file__), "..", "..", "roles")
+    names: set[str] = set()
+    for path in glob.glob(os.path.join(roles, "*", "meta", "argument_specs.yml")):
+        for entry in load(path)["argument_specs"].values():
+            names.update(entry.get("options") or {})
+    return names
+
+
+class LookupModule(LookupBase):
+    def run(self, terms: t.Any, variables: t.Any = None, **kwargs: t.Any) -> list[str]:
+        self.set_options(var_options=variables, direct=kwargs)
+        known = known_variables(self._loader.load_from_file)
+        unknown = sorted(
+            name
+            for name in variables or {}
+            if name.startswith(PREFIX) and not name.startswith(RESULT_PREFIX) and name not in known
+        )
+        answers = []
+        for name in unknown:
+            close = difflib.get_close_matches(name, known, n=1)
+            answers.append(f"{name} (did you mean {close[0]}?)" if close else name)
+        return answers
