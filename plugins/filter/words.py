@@ -4,6 +4,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+
 DOCUMENTATION = r"""
 name: words
 author:
@@ -11,7 +17,8 @@ author:
 version_added: 0.1.0
 short_description: A list from what an inventory or a survey gives
 description:
-  - Surveys send lists as text. A list stays as it is; text is split at commas and line ends; empty and null give no words.
+  - Surveys send lists as text. A list stays as it is; text is split at commas and line ends; empty and null give no
+    words.
   - With O(command=true) text is split as a shell would split it, and nothing is expanded.
 options:
   _input:
@@ -38,12 +45,6 @@ _value:
   type: list
   elements: str
 """
-
-import re
-import shlex
-import typing as t
-
-from ansible.errors import AnsibleFilterError
 
 
 def words(value: t.Any, command: bool = False) -> list[str]:

@@ -4,6 +4,14 @@
 
 from __future__ import annotations
 
+import difflib
+import glob
+import os
+import typing as t
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.lookup import LookupBase
+
 DOCUMENTATION = r"""
 name: unknown_variables
 author:
@@ -33,13 +41,6 @@ _raw:
   elements: str
 """
 
-import difflib
-import glob
-import os
-import typing as t
-
-from ansible.plugins.lookup import LookupBase
-
 PREFIX = "mazevault_"
 # What playbooks hand to schedulers and workflows comes back as variables of the next run.
 RESULT_PREFIX = "mazevault_result_"
@@ -57,8 +58,7 @@ def known_variables(load: t.Callable[[str], t.Any]) -> set[str]:
 
 class LookupModule(LookupBase):
     def run(self, terms: t.Any, variables: t.Any = None, **kwargs: t.Any) -> list[str]:
-        self.set_options(var_options=variables, direct=kwargs)
-        known = known_variables(self._loader.load_from_file)
+        known = known_variables((self._loader or DataLoader()).load_from_file)
         unknown = sorted(
             name
             for name in variables or {}

@@ -55,10 +55,10 @@ def read_properties(session: Session, database: str) -> dict[str, t.Any] | None:
              WHERE d.oid = {oid}"""
     )[0]
     grants = session.query(
-        f"""SELECT coalesce(g.rolname, ''), a.privilege_type, a.is_grantable
+        f"""SELECT coalesce(g.rolname, ''), a.privilege_type, a.is_grantable, b.rolname
               FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) a
-              LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
-             WHERE d.oid = {oid} ORDER BY 1, 2, 3"""
+              LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee LEFT JOIN pg_catalog.pg_roles b ON b.oid = a.grantor
+             WHERE d.oid = {oid} ORDER BY a.grantor <> d.datdba, 4, 1, 2, 3"""
     )
     settings = session.query(
         f"""SELECT coalesce(r.rolname, ''), s.setconfig FROM pg_catalog.pg_db_role_setting s
@@ -119,10 +119,14 @@ def apply_sql(name: str, properties: t.Mapping[str, t.Any]) -> list[str]:
     statements = [f"ALTER DATABASE {database} OWNER TO {ident(owner)}"]
     if properties["grants"] is not None:
         statements.append(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC, {ident(owner)}")
-        for grantee, privilege, grantable in properties["grants"]:
+        # The owner's own grants come first: others pass on what they were given.
+        for grantee, privilege, grantable, grantor in properties["grants"]:
             who = ident(grantee) if grantee else "PUBLIC"
             option = " WITH GRANT OPTION" if grantable else ""
-            statements.append(f"GRANT {privilege} ON DATABASE {database} TO {who}{option}")
+            grant = f"GRANT {privilege} ON DATABASE {database} TO {who}{option}"
+            if grantor != owner:
+                grant = f"SET SESSION AUTHORIZATION {ident(grantor)}; {grant}; RESET SESSION AUTHORIZATION"
+            statements.append(grant)
     for role, values in properties["settings"]:
         target = f"ALTER ROLE {ident(role)} IN DATABASE {database}" if role else f"ALTER DATABASE {database}"
         for entry in values:

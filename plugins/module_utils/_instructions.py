@@ -126,9 +126,7 @@ def start_here(root: str, states: t.Sequence[t.Mapping[str, t.Any]]) -> str:
         lines.append("Newest proven set: NONE. Every set here is unproven or has failed.")
     if states and (not proven or states[-1]["set_id"] != proven[-1]["set_id"]):
         newest = states[-1]
-        lines.append(
-            f"Newest set of all: {newest['set_id']} ({newest['verdict']}, level {newest['level'] or 'none'})"
-        )
+        lines.append(f"Newest set of all: {newest['set_id']} ({newest['verdict']}, level {newest['level'] or 'none'})")
     lines += [
         "Copies elsewhere: none (sets on this host only)",
         "Key escrow: none (keys are not part of these sets; without MASTER_KEY the data can't be read)",

@@ -36,7 +36,7 @@ def read_roles(session: Session) -> dict[str, t.Any]:
                                - 'rolconnlimit',
                       'settings', (SELECT to_jsonb(s.setconfig) FROM pg_catalog.pg_db_role_setting s
                                     WHERE s.setrole = r.oid AND s.setdatabase = 0))
-                 FROM pg_catalog.pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY r.rolname COLLATE "C\""""
+                 FROM pg_catalog.pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY r.oid"""
         )
     ]
     memberships = [
@@ -48,6 +48,15 @@ def read_roles(session: Session) -> dict[str, t.Any]:
                 WHERE m.rolname !~ '^pg_' ORDER BY g.rolname COLLATE "C", m.rolname COLLATE "C\""""
         )
     ]
+    version = int(session.query("SELECT pg_catalog.current_setting('server_version_num')")[0][0])
+    parameters: dict[str, list[list[t.Any]]] = {}
+    if version >= 150000:
+        for grantee, name, privilege, grantable in session.query(
+            """SELECT g.rolname::text, p.parname, a.privilege_type, a.is_grantable
+                 FROM pg_catalog.pg_parameter_acl p, pg_catalog.aclexplode(p.paracl) a
+                 JOIN pg_catalog.pg_roles g ON g.oid = a.grantee WHERE a.grantee <> 10 ORDER BY 1, 2, 3"""
+        ):
+            parameters.setdefault(grantee, []).append([name, privilege, grantable])
     bootstrap = session.query("SELECT rolname::text FROM pg_catalog.pg_roles WHERE oid = 10")
     return {
         "bootstrap": bootstrap[0][0] if bootstrap else None,
@@ -56,6 +65,7 @@ def read_roles(session: Session) -> dict[str, t.Any]:
                 **role,
                 "flags": {word: bool(role["flags"].get(key)) for key, word in _FLAGS},
                 "settings": role["settings"] or [],
+                "parameters": parameters.get(role["name"], []),
             }
             for role in roles
         ],
@@ -104,6 +114,12 @@ def roles_sql(
         inside = [f"CREATE ROLE {ident(name)} {' '.join(words)}"]
         for entry in role["settings"]:
             inside.append(f"ALTER ROLE {ident(name)} SET {setting_sql(entry)}")
+        if superuser and version >= 150000:
+            inside += [
+                f"GRANT {privilege} ON PARAMETER {'.'.join(ident(part) for part in key.split('.'))} TO {ident(name)}"
+                + (" WITH GRANT OPTION" if grantable else "")
+                for key, privilege, grantable in role["parameters"]
+            ]
         if role["comment"]:
             inside.append(f"COMMENT ON ROLE {ident(name)} IS {literal(role['comment'])}")
         statements.append(_unless_exists(name, inside))

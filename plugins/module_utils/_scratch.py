@@ -173,7 +173,7 @@ def _network_namespace(account: str) -> tuple[str, ...]:
         setpriv = shutil.which("setpriv")
         if not setpriv:
             return ()
-        words = [unshare, "--net", "--", setpriv, f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", 
+        words = [unshare, "--net", "--", setpriv, f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}",
                  "--clear-groups", "--inh-caps=-all", "--no-new-privs", "--pdeathsig=KILL", "--"]  # fmt: skip
     else:
         words = [unshare, "--user", "--map-current-user", "--net", "--"]

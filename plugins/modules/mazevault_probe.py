@@ -10,8 +10,8 @@ module: mazevault_probe
 short_description: Ask a running MazeVault whether it is healthy and its secrets decrypt
 version_added: 0.1.0
 description:
-  - Waits until the health endpoint says C(healthy) or C(ok), then reads secrets through the API. A secret counts only when
-    MazeVault decrypted it.
+  - Waits until the health endpoint says C(healthy) or C(ok), then reads secrets through the API. A secret counts only
+    when MazeVault decrypted it.
   - Keeps to the API's rate limit. A value is never returned, logged or compared, only that it was there.
   - MazeVault writes an audit event for each secret that is read.
 extends_documentation_fragment:
@@ -185,7 +185,8 @@ def items_of(body: t.Any) -> tuple[list[dict[str, t.Any]], int | None]:
         for key in ("data", "items", "secrets"):
             if isinstance(body.get(key), list):
                 total = body.get("total")
-                return [entry for entry in body[key] if isinstance(entry, dict)], total if isinstance(total, int) else None
+                entries = [entry for entry in body[key] if isinstance(entry, dict)]
+                return entries, (total if isinstance(total, int) else None)
     raise BackupError("api_url: the list of secrets isn't in a shape that is known", hint="Is this MazeVault's API?")
 
 
@@ -198,10 +199,13 @@ def list_secrets(api: Api) -> list[str]:
         if status in (401, 403):
             raise BackupError(
                 f"token_file: the API refuses the token (status {status})",
-                hint="Make a new API token in MazeVault; tokens live in the database, so a restore brings older ones back.",
+                hint="Make a new API token in MazeVault; tokens live in the database,"
+                " so a restore brings older ones back.",
             )
         if status != 200:
-            raise BackupError(f"api_url: the list of secrets answered with status {status}", hint="Look at MazeVault's log.")
+            raise BackupError(
+                f"api_url: the list of secrets answered with status {status}", hint="Look at MazeVault's log."
+            )
         entries, total = items_of(body)
         before = len(found)
         found.update(dict.fromkeys(str(entry.get("id")) for entry in entries))
@@ -218,7 +222,8 @@ def read_token(path: str | None) -> str:
         info = os.stat(path)
         if info.st_mode & 0o077:
             raise BackupError(
-                f"token_file: {path}: others may read it (mode {stat.S_IMODE(info.st_mode):04o})", hint=f"chmod 600 {path}"
+                f"token_file: {path}: others may read it (mode {stat.S_IMODE(info.st_mode):04o})",
+                hint=f"chmod 600 {path}",
             )
         with open(path, encoding="utf-8") as stream:
             return stream.read().strip()
@@ -272,17 +277,19 @@ def _probe(module: AnsibleModule) -> dict[str, t.Any]:
         if status != 200 or not isinstance(answer, dict) or not isinstance(answer.get("value"), str):
             failures.append(f"{secret}: status {status}")
     decrypted = len(chosen) - len(failures)
+    verdict = UNPROVEN
     if failures:
         verdict = FAIL
-    else:
-        verdict = PASS if ids and len(chosen) == len(ids) else UNPROVEN
+    elif ids and len(chosen) == len(ids):
+        verdict = PASS
     return {
         **result,
         "verdict": verdict,
         "secrets_total": len(ids),
         "secrets_decrypted": decrypted,
         "failures": failures,
-        "summary": f"healthy, {decrypted} of {len(ids)} secrets decrypt" + (f", {len(failures)} don't" if failures else ""),
+        "summary": f"healthy, {decrypted} of {len(ids)} secrets decrypt"
+        + (f", {len(failures)} don't" if failures else ""),
     }
 
 

@@ -214,7 +214,8 @@ def _plan(params: dict[str, t.Any], session: Session, staging: Staging | None) -
                 hint="There was no restore to take back, or its former database was dropped.",
             )
         oid = oid_of(session, incoming)
-        if not oid or incoming not in kept:
+        # What a former rollback replaced can be named too; it is never chosen by itself.
+        if not oid or incoming not in (*kept, *kept_databases(session, database, "rolledback")):
             raise BackupError(
                 f"kept: {incoming}: no kept database of {database}", hint=f"Kept are: {', '.join(kept) or 'none'}."
             )

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What tests do inside a module's process: run_module(hooks=...) calls these before the module begins."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import signal
+import typing as t
+from collections.abc import Callable
+from pathlib import Path
+
+from support import compare
+
+_BASE = "ansible_collections.mazevault.backup.plugins.module_utils."
+
+
+def _wrap(module: str, owner: str, name: str, wrapper: Callable[..., t.Any]) -> None:
+    """Replace a function, or a method of a class, by `wrapper(original, ...)`."""
+    place = importlib.import_module(_BASE + module)
+    for part in filter(None, owner.split(".")):
+        place = getattr(place, part)
+    original = getattr(place, name)
+
+    @functools.wraps(original)
+    def wrapped(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        return wrapper(original, *args, **kwargs)
+
+    setattr(place, name, wrapped)
+
+
+def _at_each_step(action: Callable[[str], None]) -> None:
+    def step(original: Callable[..., None], self: object, name: str, **facts: t.Any) -> None:
+        original(self, name, **facts)
+        action(name)
+
+    _wrap("_staging", "Progress", "step", step)
+
+
+def stop_at(step: str, marker: str) -> None:
+    """Stop this process (SIGSTOP) when the step is entered, after saying so in the file `marker`."""
+
+    def action(name: str) -> None:
+        if name != step:
+            return
+        temporary = Path(f"{marker}.tmp{os.getpid()}")
+        temporary.write_text(json.dumps({"step": name, "pid": os.getpid()}), encoding="utf-8")
+        temporary.rename(marker)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    _at_each_step(action)
+
+
+def record_steps(path: str) -> None:
+    """Append the name of each step to a file."""
+
+    def action(name: str) -> None:
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(f"{name}\n")
+
+    _at_each_step(action)
+
+
+def keep_truth(path: str) -> None:
+    """Read the content of each dump's snapshot with the tests' own SQL, in the session that holds it; keep the last."""
+
+    def take(original: Callable[..., t.Any], *args: t.Any, **kwargs: t.Any) -> t.Any:
+        snapshot = original(*args, **kwargs)
+        content = compare.snapshot_of(snapshot.session._connection, ("tables", "large_objects"))
+        Path(path).write_text(json.dumps(content), encoding="utf-8")
+        return snapshot
+
+    # The dump has the function under its own name.
+    _wrap("_dump", "", "take_snapshot", take)
