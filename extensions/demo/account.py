@@ -41,18 +41,18 @@ def go_on_without_root(top: Path, folder: Path | None, options: Sequence[str]) -
         shutil.copytree(sys.prefix, copy / "venv", symlinks=True)
         if not _can_run(entry, Path(sys.executable).resolve()):
             _copy_python(copy / "python", copy / "venv")
-        folder = folder or copy / "demo"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for tree in (copy, folder):
-            _give(tree, entry)
+        _give(copy, entry)
+        if folder is None:
+            folder = copy / "demo"
+        elif not folder.exists():
+            folder.mkdir(mode=0o700)
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
         python = copy / "venv/bin/python"
-        if not _can_run(entry, python) or not _can_write(entry, folder):
-            raise CantLeaveRoot(f"{NAME} can't use {copy} and {folder}: run the demo as an ordinary user")
+        if not _can_run(entry, python):
+            raise CantLeaveRoot(f"{NAME} can't run programs in {copy.parent}: set TMPDIR to another folder")
     except BaseException:
         shutil.rmtree(copy, ignore_errors=True)
         raise
-    if (copy / "python").exists():
-        os.environ["LD_LIBRARY_PATH"] = str(copy / "python/lib")
     os.setgroups([])
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
@@ -84,6 +84,7 @@ def _copy_python(target: Path, venv: Path) -> None:
     shutil.copytree(library, target / library.relative_to(base), symlinks=True, ignore=UNUSED)
     for shared in (base / "lib").glob("libpython*.so*"):
         shutil.copy(shared, target / "lib" / shared.name, follow_symlinks=False)
+    os.environ["LD_LIBRARY_PATH"] = str(target / "lib")
     for link in (venv / "bin").glob("python*"):
         link.unlink()
         link.symlink_to(target / "bin" / program.name)
@@ -99,15 +100,12 @@ def _give(tree: Path, entry: pwd.struct_passwd) -> None:
             os.chown(Path(folder, name), entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
-def _try(entry: pwd.struct_passwd, *words: str | Path) -> bool:
-    done = subprocess.run(
-        list(map(str, words)),
-        user=entry.pw_uid,
-        group=entry.pw_gid,
-        extra_groups=[],
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
-    return done.returncode == 0
+def _can_run(entry: pwd.struct_passwd, python: Path) -> bool:
+    """Whether it is reachable and comes up as the very same Python."""
+    words = [str(python), "-c", "import sys; print(sys.version)"]
+    who: dict[str, t.Any] = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    try:
+        done = subprocess.run(words, **who, cwd="/", capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0 and done.stdout.rstrip("\n") == sys.version

@@ -12,35 +12,6 @@ import typing as t
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.lookup import LookupBase
 
-DOCUMENTATION = r"""
-name: unknown_variables
-author:
-  - The mazevault.backup authors (@mazevault)
-version_added: 0.1.0
-short_description: Names of set C(mazevault_) variables that no role of the collection knows
-description:
-  - A misspelt variable is otherwise ignored in silence, and with it the protection that it stood for.
-  - What is known is read from the argument specs of the collection's roles.
-options:
-  _terms:
-    description: Not used.
-    type: list
-    elements: str
-"""
-
-EXAMPLES = r"""
-- name: Refuse misspelt variables
-  ansible.builtin.assert:
-    that: query('mazevault.backup.unknown_variables') | length == 0
-"""
-
-RETURN = r"""
-_raw:
-  description: One text for each unknown name, with the known name that it resembles most.
-  type: list
-  elements: str
-"""
-
 PREFIX = "mazevault_"
 # What playbooks hand to schedulers and workflows comes back as variables of the next run.
 RESULT_PREFIX = "mazevault_result_"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock
 from ansible_collections.mazevault.backup.plugins.module_utils._archive import dumped_by, identify, read_toc
-from ansible_collections.mazevault.backup.plugins.module_utils._compare import compare_all
+from ansible_collections.mazevault.backup.plugins.module_utils._compare import compare_all, left_out_check
 from ansible_collections.mazevault.backup.plugins.module_utils._database import apply_sql, read_properties
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import require_space
@@ -242,7 +242,7 @@ def restore_beside(
                     session.execute(statement)
         step("restore: prove")
         checks = _prove(subject, target, expected)
-        checks += [Check("left out", "restore", UNPROVEN, what) for what in loaded.left_out]
+        checks += [left_out_check(what) for what in loaded.left_out]
         # Slower queries, but not a row is missing: worth a word, not a verdict.
         checks += [Check("statistics", "restore", PASS, f"not analyzed: {what}") for what in without_statistics]
         clock.lap("proof")

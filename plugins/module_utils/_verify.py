@@ -17,7 +17,11 @@ from ansible_collections.mazevault.backup.plugins.module_utils._archive import (
     read_fully,
     read_toc,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._compare import compare_all, compare_row_counts
+from ansible_collections.mazevault.backup.plugins.module_utils._compare import (
+    compare_all,
+    compare_row_counts,
+    left_out_check,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._database import read_properties
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import require_space, sha256_file, tree_files
@@ -242,7 +246,7 @@ def _restore(
             # A scratch server has no tablespaces of its own.
             observed["database"] = {**properties, "tablespace": private["database"]["tablespace"]}
             checks = compare_all(private, observed)
-            checks += [Check("left out", "restore", UNPROVEN, what) for what in loaded.left_out]
+            checks += [left_out_check(what) for what in loaded.left_out]
             step("verify: amcheck")
             checks.append(_amcheck(scratch))
         except BackupError as exc:
