@@ -17,7 +17,8 @@ from pathlib import Path
 NAME = "nobody"
 # What runs in the demo; .venv comes on top.
 PARTS = ("galaxy.yml", "meta", "plugins", "roles", "playbooks", "extensions/demo", "tests/standin")
-UNUSED = shutil.ignore_patterns("site-packages", "test", "idlelib", "tkinter", "config-*", "ensurepip")
+UNUSED = shutil.ignore_patterns("pip", "setuptools", "ansible_test", "include")
+UNUSED_PYTHON = shutil.ignore_patterns("site-packages", "test", "idlelib", "tkinter", "config-*", "ensurepip")
 
 
 class CantLeaveRoot(Exception):
@@ -38,7 +39,7 @@ def go_on_without_root(top: Path, folder: Path | None, options: Sequence[str]) -
     copy = Path(tempfile.mkdtemp(prefix="mazevault-demo-"))
     try:
         _copy_checkout(top, copy / "checkout")
-        shutil.copytree(sys.prefix, copy / "venv", symlinks=True)
+        shutil.copytree(sys.prefix, copy / "venv", symlinks=True, ignore=UNUSED)
         if not _can_run(entry, Path(sys.executable).resolve()):
             _copy_python(copy / "python", copy / "venv")
         _give(copy, entry)
@@ -81,7 +82,7 @@ def _copy_python(target: Path, venv: Path) -> None:
     program, base, library = Path(sys.executable).resolve(), Path(sys.base_prefix), Path(os.__file__).parent
     (target / "bin").mkdir(parents=True)
     shutil.copy(program, target / "bin" / program.name)
-    shutil.copytree(library, target / library.relative_to(base), symlinks=True, ignore=UNUSED)
+    shutil.copytree(library, target / library.relative_to(base), symlinks=True, ignore=UNUSED_PYTHON)
     for shared in (base / "lib").glob("libpython*.so*"):
         shutil.copy(shared, target / "lib" / shared.name, follow_symlinks=False)
     os.environ["LD_LIBRARY_PATH"] = str(target / "lib")

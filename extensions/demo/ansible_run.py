@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,8 @@ from installation import TOP, DemoError
 from screen import Screen
 
 TAIL = 40
+# One line of what debug prints as JSON: "msg": "...", or an item of "msg": [...].
+MESSAGE = re.compile(r'(?:    "msg": |        )(".*"),?')
 
 
 class Playbooks:
@@ -23,7 +27,10 @@ class Playbooks:
         self._screen = screen
 
     def run(self, playbook: str, *options: str, log: str) -> None:
-        words = ["-i", str(self._folder / "inventory.yml"), f"playbooks/{playbook}.yml", *options]
+        inventory = self._folder / "inventory.yml"
+        if inventory.is_relative_to(TOP):
+            inventory = inventory.relative_to(TOP)
+        words = ["-i", str(inventory), f"playbooks/{playbook}.yml", *options]
         self._screen.command("ansible-playbook", *words)
         path = self._folder / "logs" / f"{log}.log"
         with (
@@ -52,10 +59,8 @@ class Playbooks:
         """Tasks pass by; what stays is what playbooks report (debug's messages) and the last line's figures."""
         if line.startswith("TASK ["):
             self._screen.progress(line[6:].rpartition("]")[0])
-        elif line.startswith("    - "):
-            self._screen.say(_unquoted(line[6:]), hang="  ")
-        elif line.startswith("    msg: "):
-            self._screen.say(_unquoted(line[9:]), hang="  ")
+        elif found := MESSAGE.fullmatch(line):
+            self._screen.say(json.loads(found[1]), hang="  ")
         elif line.startswith("demo "):
             self._screen.say(" ".join(line.split()))
 
@@ -69,10 +74,3 @@ class Playbooks:
             "ANSIBLE_CONFIG": str(self._folder / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "true",
         }
-
-
-def _unquoted(text: str) -> str:
-    """A YAML scalar of one line, without its quotes."""
-    if len(text) > 1 and text[0] == text[-1] == "'":
-        return text[1:-1].replace("''", "'")
-    return text

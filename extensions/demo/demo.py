@@ -18,7 +18,7 @@ import account
 import processes
 from ansible_run import Playbooks
 from client import Watch
-from installation import MARK, TOP, DemoError, Installation, check_folder
+from installation import TOP, DemoError, Installation, check_folder
 from screen import Screen
 
 DAMAGE = (
@@ -37,16 +37,14 @@ class Demo:
         self._playbooks = Playbooks(site.folder, screen)
         self._watch = Watch(site.client, UNHARMED)
         self._before: dict[int, str] = {}
-        self._damaged_at = 0.0
         self.downtime = 0.0
-        self.outage = 0.0
 
     def tell(self) -> None:
         step = self._screen.step
         with step("Start a small MazeVault"):
             self._start()
         with step("Back it up, while it is used"):
-            self._playbooks.run("backup", log="backup")
+            self._back_up()
         with step("What a recovery set looks like"):
             self._show_set()
         with step("Something terrible happens"):
@@ -71,9 +69,15 @@ class Demo:
         self._before = {secret: site.client.read(secret) for secret in site.client.secret_ids()}
         self._watch.start()
         say(f"PostgreSQL {site.version()} and a stand-in for MazeVault (test equipment, not the vendor's software)")
-        say(f"run as processes of {os.environ.get('USER') or 'this account'}, in {site.folder}")
+        say(f"run as processes without special rights, in {site.folder}")
         say(f"{len(self._before)} secrets, encrypted under a master key; the API is at {site.client.url}")
         say("From now on a client reads one of them ten times a second.")
+
+    def _back_up(self) -> None:
+        begun = time.monotonic()
+        self._playbooks.run("backup", log="backup")
+        gap = self._watch.longest_gap(begun)
+        self._screen.say(f"The client went on reading; its longest wait for an answer was {gap:.1f} s.")
 
     def _show_set(self) -> None:
         newest = self._site.newest_set()
@@ -85,7 +89,6 @@ class Demo:
 
     def _break(self) -> None:
         with contextlib.closing(self._site.connect()) as session, session.cursor() as cursor:
-            self._damaged_at = time.monotonic()
             for statement in DAMAGE:
                 self._screen.command(f'psql -c "{statement}"')
                 cursor.execute(statement)
@@ -101,7 +104,7 @@ class Demo:
         begun = time.monotonic()
         self._playbooks.run("restore_database", "-e", "mazevault_confirm=demo", log="restore")
         self.downtime = self._watch.longest_gap(begun)
-        self._screen.say(f"The client that kept reading was without an answer for {self.downtime:.1f} s at most.")
+        self._screen.say(f"The client that kept reading was without an answer for {self.downtime:.1f} s.")
 
     def _prove(self) -> None:
         after = self._read_all()
@@ -134,16 +137,14 @@ def report(demo: Demo, site: Installation, screen: Screen) -> None:
     screen.say(f"Recovery sets and START-HERE.txt: {site.backups}")
     screen.say(f"What the playbooks printed: {site.folder / 'logs'}")
     print()
-    screen.say(
-        "This was a demo, not a drill: nothing was measured against objectives, and there is no evidence an auditor would take."
-    )
+    screen.say("This was a demo, not a drill: nothing was measured against objectives, and no evidence was made.")
 
 
 def stay(site: Installation, screen: Screen) -> None:
     ansible = Path(sys.executable).parent / "ansible-playbook"
     print("\nEverything is still running. Look around from another terminal:\n")
     screen.show(
-        f"curl -H @- {site.client.url}/api/v1/secrets/1 <<<\"Authorization: Bearer $(cat {site.client.token_file})\"\n"
+        f'curl -H @- {site.client.url}/api/v1/secrets/1 <<<"Authorization: Bearer $(cat {site.client.token_file})"\n'
         f"export ANSIBLE_CONFIG={site.folder / 'ansible.cfg'}\n"
         f"{ansible} {TOP / 'playbooks/rollback_database.yml'} -e mazevault_confirm=demo"
     )
@@ -154,7 +155,9 @@ def stay(site: Installation, screen: Screen) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo.py", description=__doc__)
-    parser.add_argument("--folder", type=Path, help="where it happens (default: demo/ here, for root a new one in /tmp)")
+    parser.add_argument(
+        "--folder", type=Path, help="where it happens (default: demo/ here, for root a new one in /tmp)"
+    )
     parser.add_argument("--keep", action="store_true", help="leave it running at the end, until Ctrl-C")
     parser.add_argument("--programs", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -165,7 +168,7 @@ def main() -> int:
     screen = Screen()
     try:
         return run(given, screen)
-    except (DemoError, account.CantLeaveRoot) as error:
+    except (DemoError, account.CantLeaveRoot, OSError) as error:
         screen.fail(f"\nThe demo failed: {error}")
         return 1
     except KeyboardInterrupt:
@@ -177,29 +180,32 @@ def main() -> int:
 
 
 def run(given: argparse.Namespace, screen: Screen) -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     folder = given.folder.resolve() if given.folder else None
     if folder is not None:
         check_folder(folder)
+    if given.programs is None:
+        print("mazevault.backup, a demo: back up a small MazeVault, break it, restore it.", flush=True)
     if os.geteuid() == 0:
-        screen.say(f"PostgreSQL does not run as root: the demo goes on as {account.NAME}.")
+        print(f"PostgreSQL does not run as root: this goes on as {account.NAME}, with copied programs.", flush=True)
         account.go_on_without_root(TOP, folder, ["--keep"] if given.keep else [])
     processes.adopt_orphans()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    print("mazevault.backup: a demo. Back up a small MazeVault, break it, restore it.", flush=True)
     site = Installation(folder or TOP / "demo")
     demo = Demo(site, screen)
+    done = False
     try:
         demo.tell()
         report(demo, site, screen)
         if given.keep:
             stay(site, screen)
+        done = True
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         demo.stop()
         processes.end_all(spare=lambda: site.server_processes)
-        site.stop()
+        site.stop(remove=done)
     return 0
 
 

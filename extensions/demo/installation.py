@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import json
 import os
@@ -20,10 +21,12 @@ import typing as t
 from pathlib import Path
 from string import Template
 
-import application
 import psycopg2
-from client import Client
+from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn
+
+import application
+from client import Client
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[1]
@@ -53,6 +56,7 @@ class Installation:
         self._data = folder / "postgres"
         self._socket = folder / "socket"
         self._server: subprocess.Popen[bytes] | None = None
+        self._lock: t.IO[str] | None = None
         self._programs = _postgres_programs()
 
     def make(self) -> None:
@@ -69,8 +73,8 @@ class Installation:
         if not self.client.wait_until_healthy(30):
             raise DemoError(f"the stand-in does not come up: {(self.home / 'api.log').read_text()[-2000:]}")
 
-    def stop(self) -> None:
-        """The application is stopped by whoever ends all processes."""
+    def stop(self, *, remove: bool) -> None:
+        """End the server and perhaps remove its data; the application is stopped by whoever ends all processes."""
         if self._server is not None:
             self._server.send_signal(signal.SIGINT)  # PostgreSQL's "fast"
             try:
@@ -80,16 +84,15 @@ class Installation:
                 self._server.wait()
         if self._socket.parent != self.folder:
             shutil.rmtree(self._socket, ignore_errors=True)
-
-    def remove_server(self) -> None:
-        shutil.rmtree(self._data, ignore_errors=True)
+        if remove:
+            shutil.rmtree(self._data, ignore_errors=True)
 
     @property
     def server_processes(self) -> set[int]:
         """The server itself; it ends its children."""
         return {self._server.pid} if self._server is not None else set()
 
-    def connect(self, database: str = "mazevault") -> t.Any:
+    def connect(self, database: str = "mazevault") -> Connection:
         session = psycopg2.connect(host=str(self._socket), user="mazevault", dbname=database)
         session.autocommit = True
         return session
@@ -110,13 +113,17 @@ class Installation:
 
     def _make_folder(self) -> None:
         check_folder(self.folder)
-        if self.home.exists():
-            application.stop(self.home)  # what a killed demo left
-        for left in self.folder.iterdir() if self.folder.exists() else ():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
         os.umask(0o077)
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / MARK).touch()
+        self._lock = (self.folder / MARK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoError(f"a demo is running in {self.folder}") from None
+        self._end_leftovers()
+        for left in self.folder.iterdir():
+            if left.name != MARK:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         for name in ("mazevault", "logs", "ansible/tmp", "socket"):
             (self.folder / name).mkdir(parents=True)
         if len(str(self._socket)) > LONGEST_SOCKET_FOLDER:
@@ -125,6 +132,16 @@ class Installation:
         collection.mkdir(parents=True)
         for name in COLLECTION:
             (collection / name).symlink_to(TOP / name)
+
+    def _end_leftovers(self) -> None:
+        """What a demo left running that was killed."""
+        application.stop(self.home)
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((self._data / "postmaster.pid").read_text().split()[0])
+            # The number can have a new owner by now; a server works in its data folder.
+            while Path(f"/proc/{pid}/cwd").samefile(self._data):
+                os.kill(pid, signal.SIGQUIT)
+                time.sleep(0.1)
 
     def _start_server(self) -> None:
         """As in the official image, the superuser bears the application's name. Nobody else can reach the socket."""

@@ -10,7 +10,9 @@ import gzip
 import hashlib
 import os
 import re
+import select
 import tempfile
+import time
 import typing as t
 import zlib
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._process import C
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 
 FORMATS = ("custom", "directory", "tar", "plain")
+# Seconds without output after which it is asked whether a program still reads; twice without is stuck.
+STALLED_AFTER = 60.0
 _TRAILERS = (b"-- PostgreSQL database dump complete", b"-- PostgreSQL database cluster dump complete")
 _HEADERS = (b"-- PostgreSQL database dump", b"-- PostgreSQL database cluster dump")
 _GZIP, _ZSTD, _CUSTOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PGDMP"
@@ -179,6 +183,34 @@ class _Feeder:
         self._thread.join()
 
 
+def _output(child: Child, archive: Archive) -> t.Iterator[bytes]:
+    """What a program writes. Over a damaged end of a compressed stream pg_restore loops for ever; that is seen here.
+
+    Raises:
+        Damaged: the program neither read nor wrote anything for long.
+    """
+    last = -1
+    while True:
+        ready, _writable, _broken = select.select([child.stdout], [], [], STALLED_AFTER)
+        if ready:
+            chunk = os.read(child.stdout.fileno(), CHUNK)
+            if not chunk:
+                return
+            yield chunk
+            continue
+        read = _bytes_read(child.pid)
+        if read == last:
+            raise Damaged(f"path: {archive.path}: pg_restore is stuck in it: the data don't end where they should")
+        last = read
+
+
+def _bytes_read(pid: int) -> int:
+    """How much a running program has read; where the kernel doesn't say, no two answers are the same."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/io", encoding="ascii") as stream:
+        return int(stream.readline().split()[1])
+    return time.monotonic_ns()
+
+
 def pg_restore_stream(
     archive: Archive, runtime: Runtime, major: int, arguments: t.Sequence[str], consume: t.Callable[[bytes], None]
 ) -> str:
@@ -195,7 +227,7 @@ def pg_restore_stream(
         feeder = None
         try:
             feeder = _Feeder(child, stream) if stream is not None else None
-            while chunk := os.read(child.stdout.fileno(), CHUNK):
+            for chunk in _output(child, archive):
                 consume(chunk)
             done = child.wait()
         finally:
@@ -372,8 +404,11 @@ class Reading:
     plaintext_sha256: str
 
 
-def read_fully(archive: Archive, runtime: Runtime, major: int) -> Reading:
+def read_fully(archive: Archive, runtime: Runtime, major: int, *, work: str) -> Reading:
     """Decode every byte of the data.
+
+    Args:
+        work: folder for unpacked copies; a published set is never written to.
 
     Raises:
         Damaged: anything that isn't a whole dump: wrapper, decompression, a COPY block without end, a missing trailer.
@@ -382,7 +417,7 @@ def read_fully(archive: Archive, runtime: Runtime, major: int) -> Reading:
     if archive.format == "plain":
         sha = _read_plain(archive, runtime, counter)
     else:
-        with unwrapped_directory(archive, runtime, major) as readable:
+        with unwrapped_directory(archive, runtime, major, work=work) as readable:
             # Data only: a function's body may hold lines that look like COPY.
             sha = pg_restore_stream(readable, runtime, major, ["--data-only", "--file=-"], counter.feed)
     counter.finish()
@@ -404,9 +439,7 @@ def _read_plain(archive: Archive, runtime: Runtime, counter: RowCounter) -> str:
     return digest.hexdigest()
 
 
-def unwrapped_directory(
-    archive: Archive, runtime: Runtime, major: int, *, work: str | None = None
-) -> t.ContextManager[Archive]:
+def unwrapped_directory(archive: Archive, runtime: Runtime, major: int, *, work: str) -> t.ContextManager[Archive]:
     """A directory dump that this pg_restore can read; others pass through as they are.
 
     zstd files are checked by their frames' checksums first (pg_restore notices neither flips nor a cut), and unpacked
@@ -414,7 +447,7 @@ def unwrapped_directory(
     """
     if archive.format != "directory" or archive.wrapper != "zstd":
         return contextlib.nullcontext(archive)
-    return _unpacked(archive, runtime, work or os.path.dirname(archive.path))
+    return _unpacked(archive, runtime, work)
 
 
 @contextlib.contextmanager

@@ -220,11 +220,13 @@ class Dumper:
             snapshot = take_snapshot(self._server, self._application, lock_timeout=min(10.0, self._block_limit / 2))
             try:
                 facts = self._under_snapshot(folder, source, plan, snapshot, watch)
+            except BaseException:
+                # A session that waits for a lock doesn't notice that its program is gone.
+                with contextlib.suppress(BackupError):
+                    watch.end_own_sessions()
+                raise
             finally:
                 snapshot.release()
-                if self._plan.format == "directory" or attempt > 1:
-                    with contextlib.suppress(BackupError):
-                        watch.end_own_sessions()
         finally:
             watch.close()
         dump_seconds = round(time.monotonic() - started, 3)

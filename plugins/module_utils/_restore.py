@@ -135,7 +135,7 @@ def load(
         superuser = bool(session.value("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"))
         extensions = {row[0] for row in session.query("SELECT name::text FROM pg_catalog.pg_available_extensions")}
     if archive.format == "plain":
-        return _load_plain(runtime, server, archive, major, application)
+        return _load_plain(runtime, server, archive, major, work, application)
     entries, text = read_toc(archive, runtime, major)
     source_major = dumped_by(text)[0]
     if source_major > major:
@@ -186,8 +186,8 @@ def may_run_in_parallel(entries: t.Sequence[TocEntry]) -> bool:
     return not {"DOMAIN", "CHECK CONSTRAINT"} <= tags
 
 
-def _load_plain(runtime: Runtime, server: Server, archive: Archive, major: int, application: str) -> Loaded:
-    read_fully(archive, runtime, major)  # the trailer, before a statement runs
+def _load_plain(runtime: Runtime, server: Server, archive: Archive, major: int, work: str, application: str) -> Loaded:
+    read_fully(archive, runtime, major, work=work)  # the trailer, before a statement runs
     program = runtime.program("psql", major=major)
     token = _psql_token(runtime, program)
     child = runtime.processes.start(

@@ -97,7 +97,7 @@ def prove(
         if level == "checksum":
             checks += _checksum(subject)
         elif level == "read":
-            checks += _read(subject, archive, runtime)
+            checks += _read(subject, archive, runtime, places)
         else:
             checks += _restore(subject, archive, runtime, places, jobs, step)
     return checks
@@ -166,9 +166,9 @@ def _checksum(subject: Subject) -> list[Check]:
     return [Check("checksums", "checksum", PASS, expected=f"{len(recorded)} files", observed=f"{len(recorded)} files")]
 
 
-def _read(subject: Subject, archive: Archive, runtime: Runtime) -> list[Check]:
+def _read(subject: Subject, archive: Archive, runtime: Runtime, places: Places) -> list[Check]:
     try:
-        reading = read_fully(archive, runtime, _major(subject, runtime))
+        reading = read_fully(archive, runtime, _major(subject, runtime), work=places.work)
     except Damaged as exc:
         return [Check("full read", "read", FAIL, exc.msg)]
     checks = [

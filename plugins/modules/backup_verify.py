@@ -14,7 +14,7 @@ description:
     below.
   - The verdict has three values. What was shown to be wrong is V(fail), what could not be shown is V(unproven), and
     V(pass) needs every level up to O(level) to have passed. Nothing checked is V(unproven).
-  - A result for a published set becomes a signed-off line of the set's history, a record whose hash is in the ledger.
+  - A result for a published set is kept as a record whose hash is in the ledger.
 extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
@@ -152,9 +152,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
-from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json, remove_tree, write_json
+from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree
+from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import clean, note_scratch
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import write_record
-from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, end_orphan, scratch_account
+from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging, open_staging
 from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
@@ -193,20 +194,14 @@ def _place(
     own = staging is None
     if staging is None:
         staging = Staging(root, f"verify_{_clock.stamp(_clock.now())}_{os.getpid()}")
-        open_staging(root, staging.name, {"purpose": "verify"}, stale_after=params["stale_after"], clean=_clean)
-    path = os.path.join(staging.path, "scratch.json")
+        open_staging(root, staging.name, {"purpose": "verify"}, stale_after=params["stale_after"], clean=clean)
+    here = staging
     try:
-        with staging.working() as progress:
-            yield staging.path, progress, lambda folder: write_json(path, {"folder": folder})
+        with here.working() as progress:
+            yield here.path, progress, lambda folder: note_scratch(here, folder)
     finally:
         if own:
             remove_tree(staging.path)
-
-
-def _clean(staging: Staging) -> None:
-    path = os.path.join(staging.path, "scratch.json")
-    if os.path.isfile(path):
-        end_orphan(read_json(path)["folder"])
 
 
 def _verify(module: AnsibleModule) -> dict[str, t.Any]:

@@ -177,6 +177,10 @@ outlook:
     server_major:
       description: Major version of the server.
       type: int
+    notes:
+      description: What else is worth knowing, such as another version of the collation.
+      type: list
+      elements: str
 seconds:
   description: Seconds of each step.
   type: dict
@@ -192,9 +196,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mazevault.backup.plugins.module_utils import _module
 from ansible_collections.mazevault.backup.plugins.module_utils._confirm import require_confirmation
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._evidence import write_evidence
 from ansible_collections.mazevault.backup.plugins.module_utils._files import write_json
 from ansible_collections.mazevault.backup.plugins.module_utils._guard import run_guarded
 from ansible_collections.mazevault.backup.plugins.module_utils._in_place import InPlace
+from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_scratch
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
@@ -261,7 +267,7 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
             scratch=params["scratch_dir"] or default_work(staging.path),
             account=params["scratch_user"] or "",
             reserve=reserve,
-            register=lambda folder: write_json(os.path.join(staging.path, "scratch.json"), {"folder": folder}),
+            register=lambda folder: note_scratch(staging, folder),
         )
         if params["mode"] == "in_place":
             return {**result, **_in_place(params, subject, outlook.live_exists, staging, progress)}
@@ -322,6 +328,12 @@ def _in_place(
         os.path.join(staging.path, "in_place.json"),
     )
     checks = [Check(**check) for check in outcome["checks"]]
+    write_evidence(
+        params["backup_root"],
+        staging.name,
+        "restored in place",
+        {"database": params["database"], "restored_from": params["set"], "safety_set": params["safety_set"], **outcome},
+    )
     return {
         "database": params["database"],
         "verdict": combine(check.verdict for check in checks),

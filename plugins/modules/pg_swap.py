@@ -150,10 +150,11 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _module
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._confirm import require_confirmation
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
-from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json, sha256_file, write_json
+from ansible_collections.mazevault.backup.plugins.module_utils._evidence import write_evidence
+from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json
 from ansible_collections.mazevault.backup.plugins.module_utils._guard import run_guarded
 from ansible_collections.mazevault.backup.plugins.module_utils._process import HostProcesses
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server, Session
@@ -292,16 +293,13 @@ def _guarded(
 
 
 def _evidence(root: str, staging: Staging, journal: Journal, what: str, outcome: dict[str, t.Any]) -> str:
-    """What was done, kept with its own retention; a line in the ledger vouches for it."""
+    """What was done, and what lies where now."""
     restored = os.path.join(staging.path, "restored.json")
-    path = os.path.join(root, "evidence", f"{staging.name}.json")
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    write_json(
-        path,
+    return write_evidence(
+        root,
+        staging.name,
+        what,
         {
-            "schema_version": 1,
-            "what": what,
-            "at": _clock.rfc3339(_clock.now()),
             "database": journal.database,
             "put_in_place": {"former_name": journal.incoming, "oid": journal.incoming_oid},
             "kept": {"name": journal.kept, "oid": journal.live_oid} if journal.live_oid else None,
@@ -309,8 +307,6 @@ def _evidence(root: str, staging: Staging, journal: Journal, what: str, outcome:
             **outcome,
         },
     )
-    _ledger.append(root, what, evidence_sha256=sha256_file(path), restore=staging.name)
-    return path
 
 
 def _recover(module: AnsibleModule, server: Server) -> dict[str, t.Any]:

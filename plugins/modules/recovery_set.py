@@ -170,11 +170,11 @@ from ansible_collections.mazevault.backup.plugins.module_utils._errors import Ba
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     existing_parent,
     private_folder,
-    read_json,
     remove_tree,
     write_file,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._instructions import start_here
+from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import clean
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
     all_sets,
     heal_ledger,
@@ -183,25 +183,10 @@ from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set imp
     set_names,
     state_of,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._scratch import end_orphan
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging, open_staging
-from ansible_collections.mazevault.backup.plugins.module_utils._swap import unfinished_swap
 from ansible_collections.mazevault.backup.plugins.module_utils._version import COLLECTION_VERSION
 
 _PREFIX = {"set": "mazevault", "restore": "restore", "verify": "verify"}
-
-
-def clean(staging: Staging) -> None:
-    """End what a dead run left running; its database work is the business of who finds its journal."""
-    swap = unfinished_swap(staging.path)
-    if swap:
-        raise BackupError(
-            f"backup_root: {staging.root}: {staging.name} was broken off in the middle of a swap of database {swap}",
-            hint="Run restore_database.yml or rollback_database.yml again: each finishes it first.",
-        )
-    path = os.path.join(staging.path, "scratch.json")
-    if os.path.isfile(path):
-        end_orphan(read_json(path)["folder"])
 
 
 def _open(module: AnsibleModule) -> dict[str, t.Any]:

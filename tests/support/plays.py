@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import standin_process
-
 from support import compare, standin_control
 from support.servers import PgServer
 
@@ -272,4 +271,3 @@ def server_state(server: PgServer, parts: Collection[compare.Part] = CONTENT) ->
 
 def content_of(server: PgServer, database: str = "mazevault") -> dict[str, t.Any]:
     return t.cast("dict[str, t.Any]", server_state(server)[database])
-

@@ -1,0 +1,23 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection: can change at any time.
+"""Evidence of restores: kept apart from sets, with a retention of its own; a line in the ledger vouches for each file."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger
+from ansible_collections.mazevault.backup.plugins.module_utils._files import sha256_file, write_json
+
+_SCHEMA_VERSION = 1
+
+
+def write_evidence(root: str, name: str, what: str, facts: t.Mapping[str, t.Any]) -> str:
+    """Write `evidence/<name>.json`, enter its hash in the ledger, return its path."""
+    path = os.path.join(root, "evidence", f"{name}.json")
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    write_json(path, {"schema_version": _SCHEMA_VERSION, "what": what, "at": _clock.rfc3339(_clock.now()), **facts})
+    _ledger.append(root, what, evidence_sha256=sha256_file(path), restore=name)
+    return path

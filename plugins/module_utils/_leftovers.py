@@ -1,0 +1,38 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection: can change at any time.
+"""What a dead run left behind, before its staging folder is removed."""
+
+from __future__ import annotations
+
+import os
+
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json, write_json
+from ansible_collections.mazevault.backup.plugins.module_utils._scratch import end_orphan
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
+from ansible_collections.mazevault.backup.plugins.module_utils._swap import unfinished_swap
+
+_SCRATCH = "scratch.json"
+
+
+def note_scratch(staging: Staging, folder: str) -> None:
+    """Note a scratch server's folder in staging before anything runs in it."""
+    write_json(os.path.join(staging.path, _SCRATCH), {"folder": folder})
+
+
+def clean(staging: Staging) -> None:
+    """End what a dead run left running.
+
+    Raises:
+        BackupError: a swap was broken off in it; its journal is still needed.
+    """
+    swap = unfinished_swap(staging.path)
+    if swap:
+        raise BackupError(
+            f"backup_root: {staging.root}: {staging.name} was broken off in the middle of a swap of database {swap}",
+            hint="Run restore_database.yml or rollback_database.yml again: each finishes it first.",
+        )
+    path = os.path.join(staging.path, _SCRATCH)
+    if os.path.isfile(path):
+        end_orphan(read_json(path)["folder"])

@@ -1,0 +1,252 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks as AWX runs them: through ansible-runner, with a survey's answers, which are text, empty text and null."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import typing as t
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ansible_runner
+import pytest
+import yaml
+
+from support.plays import HOSTNAME, TOP, Installation, Place, installed
+from support.servers import PgServer, installations
+
+PLAYBOOKS = ("backup", "verify", "restore_database", "rollback_database")
+# Where this installation is, and what it takes to destroy something: not to be had by leaving it out.
+PLACE = {
+    "mazevault_home",
+    "mazevault_postgres_host",
+    "mazevault_postgres_port",
+    "mazevault_postgres_bin_dir",
+    "mazevault_confirm",
+}
+
+
+def public_variables() -> list[str]:
+    """Every option of every entry point of every role."""
+    names: set[str] = set()
+    for path in TOP.glob("roles/*/meta/argument_specs.yml"):
+        for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
+            names.update(entry.get("options") or {})
+    return sorted(names)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job in AWX shows of a run."""
+
+    status: str
+    events: list[dict[str, t.Any]] = field(repr=False)
+    output: str = field(repr=False)
+
+    def of(self, kind: str) -> list[dict[str, t.Any]]:
+        return [event["event_data"] for event in self.events if event["event"] == kind]
+
+    @property
+    def tasks(self) -> dict[str, dict[str, t.Any]]:
+        """Results by task; of a loop the whole."""
+        done = [*self.of("runner_on_ok"), *self.of("runner_on_failed")]
+        return {data["task"]: data["res"] for data in done}
+
+    @property
+    def failures(self) -> list[str]:
+        return [str(data["res"].get("msg")) for data in self.of("runner_on_failed")]
+
+    @property
+    def changed(self) -> int:
+        return sum(t.cast("int", self.of("playbook_on_stats")[0]["changed"].get(HOSTNAME, 0)) for _once in (1,))
+
+    @property
+    def artifacts(self) -> dict[str, t.Any]:
+        return t.cast("dict[str, t.Any]", self.of("playbook_on_stats")[0].get("artifact_data", {}))
+
+    def arguments(self, module: str) -> dict[str, t.Any]:
+        """What a module of the collection was called with."""
+        action = f"mazevault.backup.{module}"
+        for data in self.of("runner_on_ok"):
+            if data["task_action"] == action:
+                return t.cast("dict[str, t.Any]", data["res"]["invocation"]["module_args"])
+        raise AssertionError(f"{action} didn't run: {self.output}")
+
+
+def run_job(place: Path, hostvars: dict[str, t.Any], playbook: str, extra: dict[str, t.Any], *options: str) -> Job:
+    """One job: the checkout is the project, extra variables are the survey's answers."""
+    Place(place).environment()
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    inventory = {"mazevault": {"hosts": {HOSTNAME: {**local, **hostvars}}}}
+    for name in ("home", "private"):
+        (place / name).mkdir(exist_ok=True)
+    (place / "home/ansible.cfg").touch()
+    hidden = {name: value for name, value in os.environ.items() if name.startswith(("ANSIBLE_", "PYTHONPATH"))}
+    environment = Place(place).environment()
+    del environment["ANSIBLE_CALLBACKS_ENABLED"], environment["ANSIBLE_CALLBACK_PLUGINS"]
+    for name in hidden:
+        del os.environ[name]
+    try:
+        done = ansible_runner.run(
+            private_data_dir=str(place / "private"),
+            project_dir=str(TOP),
+            playbook=f"playbooks/{playbook}.yml",
+            inventory=inventory,
+            extravars=extra,
+            envvars=environment,
+            cmdline=" ".join(options) or None,
+            verbosity=3,
+            quiet=True,
+            rotate_artifacts=1,
+        )
+    finally:
+        os.environ.update(hidden)
+    events = list(done.events)
+    return Job(str(done.status), events, "\n".join(event["stdout"] for event in events))
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with PgServer(installations()[0]) as server, installed(server, tmp_path_factory.mktemp("awx")) as found:
+        yield found
+
+
+def place_variables(installation: Installation) -> dict[str, t.Any]:
+    return {name: value for name, value in installation.variables().items() if name in PLACE}
+
+
+@pytest.fixture(scope="module", params=["", None], ids=["empty text", "null"])
+def unanswered(request: pytest.FixtureRequest, installation: Installation) -> dict[str, Job]:
+    """The four playbooks, everything else than the place unanswered."""
+    answers = dict.fromkeys(set(public_variables()) - PLACE, request.param)
+    jobs = {}
+    for playbook in PLAYBOOKS:
+        confirm = {"mazevault_confirm": HOSTNAME} if playbook.endswith("_database") else {}
+        jobs[playbook] = run_job(
+            installation.folder, place_variables(installation), playbook, {**answers, **confirm}
+        )
+    return jobs
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_an_unanswered_question_means_unset(unanswered: dict[str, Job], playbook: str) -> None:
+    job = unanswered[playbook]
+    assert (job.status, job.failures) == ("successful", []), job.output[-3000:]
+    assert job.changed == {"backup": 1, "verify": 0, "restore_database": 2, "rollback_database": 1}[playbook]
+
+
+def test_an_unanswered_question_takes_the_default(unanswered: dict[str, Job], installation: Installation) -> None:
+    dump = unanswered["backup"].arguments("pg_dump")
+    assert dump["backup_root"] == str(installation.root)
+    shown = ("database", "user", "format", "compression", "block_limit", "jobs", "reserve", "passfile", "sslmode")
+    assert [dump[name] for name in shown] == ["mazevault", "mazevault", "custom", "auto", 30.0, None, None, None, None]
+    assert unanswered["backup"].arguments("backup_verify")["level"] == "restore"
+    sealed = unanswered["backup"].tasks["Recovery set | Publish"]["invocation"]["module_args"]
+    assert (sealed["reason"], sealed["components"], sealed["site"]) == ("manual", ["postgres"], None)
+    restore = unanswered["restore_database"].arguments("pg_restore")
+    shown = ("mode", "accept", "application_stop", "application_start", "application_timeout", "scratch_dir")
+    assert [restore[name] for name in shown] == ["beside", [], [], [], 300.0, None]
+
+
+@pytest.mark.parametrize("value", ["", None], ids=["empty text", "null"])
+def test_the_place_can_be_left_out_too(tmp_path: Path, value: str | None) -> None:
+    """What comes of it depends on this machine, so it is compared with a run that says nothing at all."""
+    jobs = [
+        run_job(tmp_path, {}, "backup", extra, "--check")
+        for extra in (dict.fromkeys(public_variables(), value), {})
+    ]
+    shown = [(job.status, job.failures, sorted(job.tasks)) for job in jobs]
+    assert shown[0] == shown[1]
+    assert "Preflight | Nothing that this version can't do" in jobs[0].tasks, jobs[0].output[-3000:]
+    opened = jobs[0].tasks["Recovery set | Open"]["invocation"]["module_args"]
+    assert opened["backup_root"] == "/opt/mazevault/backups"
+
+
+TEXT = {
+    "mazevault_postgres_jobs": "2",
+    "mazevault_postgres_block_limit": "45",
+    "mazevault_postgres_reserve": "16M",
+    "mazevault_postgres_accept": "subscriptions, logical_slots",
+    "mazevault_components": "postgres",
+    "mazevault_recovery_set_stale_after": "90",
+    "mazevault_stack_timeout": "60",
+    "mazevault_stack_probe_secrets": "5",
+    "mazevault_api_validate_certs": "false",
+    "mazevault_verify_level": "restore",
+    "mazevault_reason": "scheduled",
+    "mazevault_hosts": "all",
+}
+
+
+@pytest.fixture(scope="module")
+def answered(installation: Installation) -> dict[str, Job]:
+    """The four playbooks with text for everything that is a number, a boolean or a list elsewhere."""
+    known = installation.variables()
+    answers = {
+        **TEXT,
+        "mazevault_postgres_port": str(known["mazevault_postgres_port"]),
+        "mazevault_api_url": known["mazevault_api_url"],
+        "mazevault_api_token_file": known["mazevault_api_token_file"],
+        "mazevault_stack_stop_command": " ".join(known["mazevault_stack_stop_command"]),
+        "mazevault_stack_start_command": " ".join(known["mazevault_stack_start_command"]),
+    }
+    hostvars = {name: value for name, value in place_variables(installation).items() if not name.endswith("_port")}
+    jobs = {}
+    for playbook in PLAYBOOKS:
+        confirm = {"mazevault_confirm": HOSTNAME} if playbook.endswith("_database") else {}
+        extra = {**answers, **confirm, "mazevault_api_validate_certs": "true"} if confirm else answers
+        jobs[playbook] = run_job(installation.folder, hostvars, playbook, extra)
+    return jobs
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_text_is_as_good_as_a_number(answered: dict[str, Job], playbook: str) -> None:
+    job = answered[playbook]
+    assert (job.status, job.failures) == ("successful", []), job.output[-3000:]
+
+
+def test_text_reaches_the_modules_as_what_it_means(answered: dict[str, Job], installation: Installation) -> None:
+    dump = answered["backup"].arguments("pg_dump")
+    assert (dump["port"], dump["jobs"], dump["block_limit"], dump["reserve"]) == (
+        installation.server.port,
+        2,
+        45.0,
+        "16M",
+    )
+    swap = answered["restore_database"].tasks["Postgres | Swap it in"]["invocation"]["module_args"]
+    assert swap["accept"] == ["subscriptions", "logical_slots"]
+    assert swap["application_stop"] == installation.variables()["mazevault_stack_stop_command"]
+    assert swap["application_timeout"] == 60.0
+    probe = answered["restore_database"].tasks["Stack | Is MazeVault healthy, and do its secrets decrypt?"]
+    assert (probe["secrets_total"], probe["secrets_decrypted"], probe["verdict"]) == (60, 5, "unproven")
+
+
+@pytest.mark.parametrize(("value", "meaning"), [("true", True), ("false", False), ("yes", True), ("", True), (None, True)])
+def test_whether_certificates_are_checked(
+    installation: Installation, value: str | None, meaning: bool
+) -> None:
+    """In a preview, which asks for the health."""
+    extra = {"mazevault_api_url": installation.service.url, "mazevault_api_validate_certs": value}
+    job = run_job(installation.folder, place_variables(installation), "restore_database", extra, "--check")
+    assert job.failures in ([], ["set: latest: no usable set"]), job.output[-2000:]
+    assert job.arguments("mazevault_probe")["validate_certs"] is meaning
+
+
+def test_results_for_a_workflow_bear_the_result_prefix_and_come_back_harmless(
+    unanswered: dict[str, Job], answered: dict[str, Job], installation: Installation
+) -> None:
+    for jobs in (unanswered, answered):
+        for playbook, job in jobs.items():
+            assert all(name.startswith("mazevault_result_") for name in job.artifacts), playbook
+    sets = {path.name for path in (installation.root / "sets").iterdir()}
+    artifacts = answered["backup"].artifacts
+    assert artifacts["mazevault_result_verdict"] == {HOSTNAME: "pass"}
+    assert set(artifacts["mazevault_result_set_id"]) == {HOSTNAME}
+    assert artifacts["mazevault_result_set_id"][HOSTNAME] in sets
+    variables = place_variables(installation)
+    job = run_job(installation.folder, variables, "backup", json.loads(json.dumps(artifacts)), "--check")
+    assert (job.status, job.failures) == ("successful", []), "the next node of a workflow gets them as variables"
