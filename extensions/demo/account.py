@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -66,6 +67,8 @@ def remove_programs(copy: Path) -> None:
     """The opposite, at the end; what the demo made stays."""
     for name in ("checkout", "venv", "python"):
         shutil.rmtree(copy / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        copy.rmdir()  # not empty when the demo's own folder is in it
 
 
 def _copy_checkout(top: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection: can change at any time.
-"""Evidence of restores: kept apart from sets, with a retention of its own; a line in the ledger vouches for each file."""
+"""Evidence of restores: kept apart from sets, with its own retention; the ledger vouches for each file."""
 
 from __future__ import annotations
 
