@@ -14,7 +14,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 12
 
 demo: .venv/demo/.ready ## back up and restore a small MazeVault, end to end, on this machine (no root, no Docker)
-	.venv/demo/bin/python extensions/demo/demo.py
+	.venv/demo/bin/python extensions/demo/demo.py $(ARGS)
 
 test: checks ## everything, with seeded samples of the long counts (under 30 minutes on 2 cores)
 	$(PYTEST)

@@ -27,6 +27,7 @@ DAMAGE = (
     "DROP TABLE certificates",
 )
 UNHARMED = 1
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Demo:
@@ -132,21 +133,24 @@ def report(demo: Demo, site: Installation, screen: Screen) -> None:
     print(f"\nDone in {sum(screen.seconds.values()):.0f} s: backed up, broken, restored and proven.\n")
     for title, seconds in screen.seconds.items():
         screen.say(f"{seconds:6.1f} s  {title}")
-    screen.say(f"{demo.downtime:6.1f} s  Downtime for the reading client during the restore (the swap, stop and start)")
+    screen.say(f"{demo.downtime:6.1f} s  Downtime for the reading client during the restore (stop, swap and start)")
     print()
     screen.say(f"Recovery sets and START-HERE.txt: {site.backups}")
     screen.say(f"What the playbooks printed: {site.folder / 'logs'}")
+    screen.say("The same, left running for a look around: make demo ARGS=--keep")
     print()
-    screen.say("This was a demo, not a drill: nothing was measured against objectives, and no evidence was made.")
+    screen.say("This was a demo, not a drill: nothing was isolated or measured against objectives.")
 
 
 def stay(site: Installation, screen: Screen) -> None:
     ansible = Path(sys.executable).parent / "ansible-playbook"
     print("\nEverything is still running. Look around from another terminal:\n")
     screen.show(
+        "# a secret, as the client reads it\n"
         f'curl -H @- {site.client.url}/api/v1/secrets/1 <<<"Authorization: Bearer $(cat {site.client.token_file})"\n'
-        f"export ANSIBLE_CONFIG={site.folder / 'ansible.cfg'}\n"
-        f"{ansible} {TOP / 'playbooks/rollback_database.yml'} -e mazevault_confirm=demo"
+        f"# the database\n{site.psql}\n"
+        "# another recovery set\n"
+        f"ANSIBLE_CONFIG={site.folder / 'ansible.cfg'} {ansible} {TOP / 'playbooks/backup.yml'}"
     )
     print("\nCtrl-C stops it.", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
@@ -180,7 +184,7 @@ def main() -> int:
 
 
 def run(given: argparse.Namespace, screen: Screen) -> int:
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in STOPPING:
         signal.signal(number, _interrupt)
     folder = given.folder.resolve() if given.folder else None
     if folder is not None:
@@ -201,7 +205,7 @@ def run(given: argparse.Namespace, screen: Screen) -> int:
             stay(site, screen)
         done = True
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)
         demo.stop()
         processes.end_all(spare=lambda: site.server_processes)

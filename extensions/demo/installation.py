@@ -74,7 +74,8 @@ class Installation:
             raise DemoError(f"the stand-in does not come up: {(self.home / 'api.log').read_text()[-2000:]}")
 
     def stop(self, *, remove: bool) -> None:
-        """End the server and perhaps remove its data; the application is stopped by whoever ends all processes."""
+        """End the application, wherever it was started, and the server; perhaps remove its data."""
+        application.stop(self.home)
         if self._server is not None:
             self._server.send_signal(signal.SIGINT)  # PostgreSQL's "fast"
             try:
@@ -96,6 +97,10 @@ class Installation:
         session = psycopg2.connect(host=str(self._socket), user="mazevault", dbname=database)
         session.autocommit = True
         return session
+
+    @property
+    def psql(self) -> str:
+        return f"{self._programs / 'psql'} -h {self._socket} -U mazevault mazevault"
 
     def version(self) -> str:
         with contextlib.closing(self.connect()) as session:

@@ -63,13 +63,13 @@ def identify(path: str, runtime: Runtime) -> Archive:
             zipped = any(name.endswith(".dat.zst") for name in os.listdir(path))
             return Archive(path, "directory", "zstd" if zipped else "")
         raise BackupError(
-            f"path: {path}: a folder without toc.dat, so not a dump", hint="Name a dump's folder or file."
+            f"set: {path}: a folder without toc.dat, so not a dump", hint="Name a dump's folder or file."
         )
     try:
         with open(path, "rb") as stream:
             head = stream.read(512)
     except OSError as exc:
-        raise BackupError(f"path: {path}: {exc.strerror}", hint="Name a dump that this user can read.") from exc
+        raise BackupError(f"set: {path}: {exc.strerror}", hint="Name a dump that this user can read.") from exc
     wrapper = "gzip" if head.startswith(_GZIP) else "zstd" if head.startswith(_ZSTD) else ""
     if wrapper:
         plain = Archive(path, "plain", wrapper)
@@ -87,7 +87,7 @@ def identify(path: str, runtime: Runtime) -> Archive:
     ):
         return Archive(path, "plain", wrapper)
     raise Damaged(
-        f"path: {path}: not a PostgreSQL dump" + (" (empty file)" if not head else ""),
+        f"set: {path}: not a PostgreSQL dump" + (" (empty file)" if not head else ""),
         hint="Known are pg_dump's custom, directory, tar and plain formats, also inside gzip or zstd.",
     )
 
@@ -200,7 +200,7 @@ def _output(child: Child, archive: Archive) -> t.Iterator[bytes]:
             continue
         read = _bytes_read(child.pid)
         if read == last:
-            raise Damaged(f"path: {archive.path}: pg_restore is stuck in it: the data don't end where they should")
+            raise Damaged(f"set: {archive.path}: pg_restore is stuck in it: the data don't end where they should")
         last = read
 
 
@@ -235,9 +235,9 @@ def pg_restore_stream(
             if feeder is not None:
                 feeder.join()
         if done.rc != 0:
-            raise Damaged(failure(f"path: {archive.path}", done).msg, details={"stderr_tail": done.stderr})
+            raise Damaged(failure(f"set: {archive.path}", done).msg, details={"stderr_tail": done.stderr})
         if feeder is not None and feeder.error is not None:
-            raise Damaged(f"path: {archive.path}: {feeder.error}")
+            raise Damaged(f"set: {archive.path}: {feeder.error}")
     return feeder.sha256.hexdigest() if feeder is not None else ""
 
 
@@ -316,11 +316,11 @@ def read_toc(archive: Archive, runtime: Runtime, major: int) -> tuple[list[TocEn
         finally:
             child.stop()
     if done.rc != 0:
-        raise Damaged(failure(f"path: {archive.path}", done).msg, details={"stderr_tail": done.stderr})
+        raise Damaged(failure(f"set: {archive.path}", done).msg, details={"stderr_tail": done.stderr})
     text = b"".join(pieces).decode("utf-8", "replace")
     entries = parse_toc(text)
     if not entries:
-        raise Damaged(f"path: {archive.path}: the table of contents is empty", hint="A dump of nothing proves nothing.")
+        raise Damaged(f"set: {archive.path}: the table of contents is empty", hint="A dump of nothing proves nothing.")
     return entries, text
 
 
@@ -433,7 +433,7 @@ def _read_plain(archive: Archive, runtime: Runtime, counter: RowCounter) -> str:
             tail = (tail + chunk)[-4096:]
     if not any(trailer in tail for trailer in _TRAILERS):
         raise Damaged(
-            f"path: {archive.path}: the closing line of the dump is missing: it was cut off",
+            f"set: {archive.path}: the closing line of the dump is missing: it was cut off",
             hint="A cut plain dump restores without an error and without its last rows. Use another one.",
         )
     return digest.hexdigest()

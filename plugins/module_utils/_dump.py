@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import random
 import secrets
 import threading
 import time
@@ -45,7 +46,10 @@ from ansible_collections.mazevault.backup.plugins.module_utils._snapshot import 
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server, Session, SqlError
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
 
-ATTEMPTS = 5
+ATTEMPTS = 10
+# Attempts that others waited for up to block_limit; the rest of them cost nobody more than a moment.
+_COSTLY_ATTEMPTS = 2
+_LOCKED = "55P03"
 # What pg_dump says when the schema changed under it; another attempt may meet a quiet moment.
 _RETRY_WORDS = (
     "lock timeout",
@@ -107,36 +111,54 @@ class Source:
     warnings: tuple[str, ...]
 
 
-def look_at_source(session: Session, database: str) -> Source:
-    """Versions, sizes, migration state; nothing is changed or locked."""
-    version, number, size, superuser, checksums = session.query(
-        """SELECT pg_catalog.current_setting('server_version'), pg_catalog.current_setting('server_version_num')::int,
-                  pg_catalog.pg_database_size(pg_catalog.current_database()),
-                  (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
-                  pg_catalog.current_setting('data_checksums') = 'on'"""
-    )[0]
-    tables, table_bytes = session.query(
-        """SELECT count(*), coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::bigint FROM pg_catalog.pg_class c
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-            WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-              AND n.nspname !~ '^pg_(toast|temp)'"""
-    )[0]
-    migration: tuple[int | None, bool | None] = (None, None)
-    # golang-migrate's table, wherever the search path finds it
+def read_migration(session: Session) -> tuple[int | None, bool | None]:
+    """Version and dirty flag in the table of golang-migrate, where there is one."""
     found = session.query(
         """SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             WHERE c.relname = 'schema_migrations' AND c.relkind = 'r' AND n.nspname = 'public'
               AND 2 = (SELECT count(*) FROM pg_catalog.pg_attribute a
                         WHERE a.attrelid = c.oid AND a.attname IN ('version', 'dirty'))"""
     )
-    if found:
-        rows = session.query("SELECT version::bigint, dirty FROM public.schema_migrations ORDER BY 1 DESC LIMIT 1")
-        migration = (rows[0][0], rows[0][1]) if rows else (None, None)
+    if not found:
+        return None, None
+    rows = session.query("SELECT version::bigint, dirty FROM public.schema_migrations ORDER BY 1 DESC LIMIT 1")
+    return (rows[0][0], rows[0][1]) if rows else (None, None)
+
+
+def look_at_source(session: Session, database: str, *, lock_timeout: float = 2.0) -> Source:
+    """Versions, sizes, migration state; nothing is changed or locked.
+
+    Args:
+        lock_timeout: seconds to wait for a table that somebody has locked.
+    """
+    session.execute(f"SET statement_timeout = 0; SET lock_timeout = {int(lock_timeout * 1000)}")
+    version, number, size, superuser, checksums = session.query(
+        """SELECT pg_catalog.current_setting('server_version'), pg_catalog.current_setting('server_version_num')::int,
+                  pg_catalog.pg_database_size(pg_catalog.current_database()),
+                  (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
+                  pg_catalog.current_setting('data_checksums') = 'on'"""
+    )[0]
+    user_tables = """FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+           AND n.nspname !~ '^pg_(toast|temp)'"""
+    ((tables,),) = session.query(f"SELECT count(*) {user_tables}")
+    try:
+        ((table_bytes,),) = session.query(
+            f"SELECT coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::bigint {user_tables}"
+        )
+    except SqlError as exc:
+        if exc.code != _LOCKED:
+            raise
+        table_bytes = size  # with indexes, so on the safe side
+    try:
+        migration = read_migration(session)
+    except SqlError as exc:
+        if exc.code != _LOCKED:
+            raise
+        migration = (None, None)  # under way just now; the dump reads it again in its snapshot
     warnings = []
     if not checksums:
         warnings.append("data_checksums: off: the server doesn't notice pages that its disk has damaged")
-    if migration[1]:
-        warnings.append(f"schema_migrations: version {migration[0]} is dirty: a migration was broken off")
     return Source(
         version,
         number // 10000,
@@ -186,6 +208,8 @@ class Dumper:
         self._block_limit, self._reserve, self._progress = block_limit, reserve, progress
         self._application = f"mazevault.backup {run_name}"[:63]
         self.longest_block = 0.0
+        self._lock_timeout = min(10.0, block_limit / 2)
+        self._costly = 0
 
     def dump(self, folder: str, source: Source) -> DumpResult:
         """Fill `folder` with the dump and all that belongs to it.
@@ -202,22 +226,23 @@ class Dumper:
                 return self._attempt(folder, source, plan, attempt)
             except Retry as exc:
                 self._progress.step("dump: attempt given up", attempt=attempt, why=exc.msg)
-                if attempt >= ATTEMPTS:
+                if attempt >= ATTEMPTS or self._costly >= _COSTLY_ATTEMPTS:
                     raise Retry(
-                        f"no backup taken: {ATTEMPTS} attempts met other work on the schema, the last one: {exc.msg}",
+                        f"no backup taken: {attempt} attempts met other work on the schema, the last one: {exc.msg}",
                         hint="Run the backup when no migration is running, or raise block_limit.",
                     ) from exc
                 for name in os.listdir(folder):
                     path = os.path.join(folder, name)
                     _remove(path)
-                time.sleep(0.2 * attempt)
+                # At once first, when the statement that was in the way has just gone through; then less and less often.
+                time.sleep(random.uniform(0, 0.3 * attempt))
 
     def _attempt(self, folder: str, source: Source, plan: Plan, attempt: int) -> DumpResult:
         started = time.monotonic()
         self._progress.step("dump: take the snapshot", attempt=attempt)
         watch = BlockWatch(self._server, self._application)
         try:
-            snapshot = take_snapshot(self._server, self._application, lock_timeout=min(10.0, self._block_limit / 2))
+            snapshot = take_snapshot(self._server, self._application, lock_timeout=self._lock_timeout)
             try:
                 facts = self._under_snapshot(folder, source, plan, snapshot, watch)
             except BaseException:
@@ -241,7 +266,11 @@ class Dumper:
         self, folder: str, source: Source, plan: Plan, snapshot: Snapshot, watch: BlockWatch
     ) -> dict[str, t.Any]:
         salt = secrets.token_hex(16)
-        facts: dict[str, t.Any] = {"salt": salt, "sequences_before": _sequences(snapshot.session)}
+        facts: dict[str, t.Any] = {
+            "salt": salt,
+            "sequences_before": _sequences(snapshot.session),
+            "migration": read_migration(snapshot.session),
+        }
         self._progress.step("dump: pg_dump starts")
         pipeline = self._start(folder, source.server_major, plan, snapshot.exported)
         reader = _Reader(snapshot.session, salt, self._server.database)
@@ -260,6 +289,9 @@ class Dumper:
             self._judge(pipeline, reader, source)
             facts["written_sha256"] = pipeline.sha256()
         except BaseException:
+            # At once: others wait for these sessions' locks, and a program may take its time to end.
+            with contextlib.suppress(BackupError):
+                watch.end_own_sessions()
             snapshot.session.cancel()
             raise
         finally:
@@ -275,16 +307,23 @@ class Dumper:
 
     def _sequences_now(self) -> list[dict[str, t.Any]]:
         with self._server.session(f"{self._application} after") as session:
+            session.execute(f"SET statement_timeout = 0; SET lock_timeout = {max(1, int(self._lock_timeout * 1000))}")
             return _sequences(session)
 
     def _watch(self, watch: BlockWatch, folder: str) -> None:
-        waiting = watch.longest_wait()
-        self.longest_block = max(self.longest_block, waiting)
-        if waiting > self._block_limit:
+        waits = watch.look()
+        self.longest_block = max(self.longest_block, waits.others)
+        if waits.others > self._block_limit:
+            self._costly += 1
             raise Retry(
-                f"block_limit: {self._block_limit:g} s: another session waited {waiting:.1f} s for this backup's locks",
+                f"block_limit: {self._block_limit:g} s: another session waited {waits.others:.1f} s"
+                " for this backup's locks",
                 hint="Run the backup when no migration is running, or raise block_limit.",
             )
+        if waits.circle:
+            raise Retry("locks: a session that changes the schema waits for this backup, and pg_dump waits for it")
+        if waits.own > self._lock_timeout:
+            raise Retry(f"locks: waited {waits.own:.1f} s for a lock that another session holds")
         free, total = free_bytes(folder)
         reserve = default_reserve(total) if self._reserve is None else self._reserve
         if free < reserve:
@@ -310,7 +349,7 @@ class Dumper:
     def _start(self, folder: str, major: int, plan: Plan, exported: str) -> _Pipeline:
         program = self._runtime.program("pg_dump", major=major)
         level = "1" if plan.compression == "gzip" else "0"
-        lock_timeout = max(1, int(min(10.0, self._block_limit / 2) * 1000))
+        lock_timeout = max(1, int(self._lock_timeout * 1000))
         common = [
             program,
             "--no-password",
@@ -396,6 +435,10 @@ class Dumper:
         attempt: int,
     ) -> DumpResult:
         contents, properties = facts["contents"], facts["database"]
+        schema_version, schema_dirty = facts["migration"]
+        warnings = list(source.warnings)
+        if schema_dirty:
+            warnings.append(f"schema_migrations: version {schema_version} is dirty: a migration was broken off")
         sequences = [
             {**before, "after": _position(before, facts["sequences_after"])} for before in facts["sequences_before"]
         ]
@@ -423,13 +466,13 @@ class Dumper:
             "size_bytes": source.size_bytes,
             "tables": len(contents["tables"]),
             "rows": sum(entry["rows"] for entry in contents["tables"]),
-            "schema_version": source.schema_version,
-            "schema_dirty": source.schema_dirty,
+            "schema_version": schema_version,
+            "schema_dirty": schema_dirty,
             "contents_sha256": fingerprint,
             "format": self._plan.format,
             "compression": self._plan.compression,
             "not_covered": _not_covered(contents, facts),
-            "warnings": list(source.warnings),
+            "warnings": warnings,
         }
         return DumpResult(artefacts, public, private, round(self.longest_block, 3), attempt)
 

@@ -140,7 +140,7 @@ def load(
     source_major = dumped_by(text)[0]
     if source_major > major:
         raise BackupError(
-            f"path: {archive.path}: the dump comes from PostgreSQL {source_major}, this server is {major}",
+            f"set: {archive.path}: the dump comes from PostgreSQL {source_major}, this server is {major}",
             hint=f"Restore to a server of version {source_major} or newer.",
         )
     kept, left_out = filter_toc(entries, superuser=superuser, extensions=extensions)

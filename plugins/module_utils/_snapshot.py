@@ -10,7 +10,7 @@ the locks can show empty tables. LOCK TABLE takes no snapshot; the first query a
 from __future__ import annotations
 
 import datetime as dt
-import typing as t
+from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock
 from ansible_collections.mazevault.backup.plugins.module_utils._contents import list_tables
@@ -49,7 +49,8 @@ def take_snapshot(server: Server, application: str, *, lock_timeout: float) -> S
     """Lock every table, export a snapshot, make sure that the locked tables are the tables of the snapshot.
 
     Args:
-        lock_timeout: seconds to wait for one lock.
+        lock_timeout: seconds to wait for the locks, and later for any one lock that reading needs. Without it a
+            sequence that somebody is about to drop would stop this session, and all who wait for it, for ever.
     Raises:
         Retry: a table came, went or was locked by somebody else meanwhile.
     """
@@ -58,7 +59,9 @@ def take_snapshot(server: Server, application: str, *, lock_timeout: float) -> S
         prepare_reading(session)
         before = list_tables(session)
         session.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        session.execute(f"SET LOCAL lock_timeout = {int(lock_timeout * 1000)}")
+        patience = max(1, int(lock_timeout * 1000))
+        # Some tables are locked while the next one is waited for: it is the sum that counts.
+        session.execute(f"SET LOCAL lock_timeout = {patience}; SET LOCAL statement_timeout = {patience}")
         names = [qualified(schema, name) for _oid, schema, name, _kind, _persistence, _condition in before]
         for start in range(0, len(names), 500):
             session.execute(f"LOCK TABLE ONLY {', ONLY '.join(names[start : start + 500])} IN ACCESS SHARE MODE")
@@ -67,7 +70,7 @@ def take_snapshot(server: Server, application: str, *, lock_timeout: float) -> S
             "SELECT pg_catalog.statement_timestamp(), pg_catalog.pg_export_snapshot(),"
             " pg_catalog.current_setting('server_version')"
         )[0]
-        session.execute("SET LOCAL lock_timeout = 0")
+        session.execute("SET LOCAL statement_timeout = 0")
         after = list_tables(session)
     except SqlError as exc:
         session.close()
@@ -88,6 +91,21 @@ def take_snapshot(server: Server, application: str, *, lock_timeout: float) -> S
     return Snapshot(session, exported, moment, version)
 
 
+@dataclass(frozen=True)
+class Waits:
+    """How sessions wait for each other.
+
+    Attributes:
+        others: seconds that the session waiting longest for us has waited; 0.0 when nobody does.
+        own: seconds that one of ours has waited for somebody else.
+        circle: one of ours waits for a session that waits for another of ours. That won't end by itself.
+    """
+
+    others: float
+    own: float
+    circle: bool
+
+
 class BlockWatch:
     """Sees how long other sessions wait for locks that the sessions of this run hold.
 
@@ -99,19 +117,26 @@ class BlockWatch:
         self._application = application
         self._session = server.connect(f"{application} watch")
 
-    def longest_wait(self) -> float:
-        """Seconds that the session waiting longest for us has waited; 0.0 when nobody does."""
+    def look(self) -> Waits:
+        """Who waits at this moment."""
         name = literal(self._application)
-        seconds = self._session.value(
-            f"""SELECT coalesce(max(extract(epoch FROM pg_catalog.clock_timestamp() - l.waitstart)), 0)::float8
-                  FROM pg_catalog.pg_locks l
-                 WHERE NOT l.granted AND l.waitstart IS NOT NULL
-                   AND l.pid NOT IN (SELECT pid FROM pg_catalog.pg_stat_activity WHERE application_name = {name})
-                   AND EXISTS (SELECT FROM unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b(pid)
-                                 JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
-                                WHERE a.application_name = {name})"""
+        return Waits(
+            *self._session.query(
+                f"""WITH ours AS (SELECT array_agg(pid) AS pids FROM pg_catalog.pg_stat_activity
+                                   WHERE application_name = {name}),
+                         waiting AS (
+                        SELECT l.pid, l.pid = ANY (o.pids) AS own, b.pids, b.pids && o.pids AS for_us,
+                               extract(epoch FROM pg_catalog.clock_timestamp() - l.waitstart)::float8 AS seconds
+                          FROM pg_catalog.pg_locks l CROSS JOIN ours o
+                         CROSS JOIN LATERAL (SELECT pg_catalog.pg_blocking_pids(l.pid) AS pids) b
+                         WHERE NOT l.granted AND l.waitstart IS NOT NULL)
+                    SELECT coalesce(max(seconds) FILTER (WHERE for_us AND NOT own), 0),
+                           coalesce(max(seconds) FILTER (WHERE own), 0),
+                           coalesce(bool_or(own AND EXISTS (SELECT FROM waiting w WHERE w.pid = ANY (waiting.pids)
+                                                               AND w.for_us AND NOT w.own)), false)
+                      FROM waiting"""
+            )[0]
         )
-        return t.cast(float, seconds)
 
     def end_own_sessions(self) -> None:
         """End sessions of this run that their programs left behind."""

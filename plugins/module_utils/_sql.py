@@ -32,6 +32,8 @@ READING = (
     "lock_timeout=0",
     "idle_in_transaction_session_timeout=0",
     "idle_session_timeout=0",
+    # A long query of a killed run ends soon, and with it the locks and the snapshot.
+    "client_connection_check_interval='2s'",
     "search_path=''",
     "row_security=off",
     "datestyle='ISO, YMD'",

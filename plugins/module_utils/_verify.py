@@ -104,10 +104,15 @@ def prove(
 
 
 def _major(subject: Subject, runtime: Runtime) -> int:
-    """The version of pg_restore to use: the dump's own where known, else the newest that is installed."""
-    if subject.public:
-        return int(subject.public["client_version"])
-    return runtime.version(runtime.program("pg_restore"))
+    """The version of pg_restore to read with: the dump's own, else a newer one; the newest where nothing is known."""
+    if subject.public is None:
+        return runtime.version(runtime.program("pg_restore"))
+    major = int(subject.public["client_version"])
+    if not runtime.has("pg_restore", major=major) and runtime.has("pg_restore"):
+        newest = runtime.version(runtime.program("pg_restore"))
+        if newest > major:
+            return newest
+    return major
 
 
 def _toc(subject: Subject, runtime: Runtime) -> tuple[Archive | None, list[Check]]:

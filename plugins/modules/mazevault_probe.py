@@ -110,7 +110,9 @@ import os
 import stat
 import time
 import typing as t
-from urllib.error import HTTPError, URLError
+from http.client import HTTPException
+from urllib.error import HTTPError
+from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
@@ -121,6 +123,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._verdict import F
 
 _PAGE = 100
 _LONGEST_PAUSE = 70.0
+# Longer than two windows of the rate limit: an API that still refuses then will go on refusing.
+_PATIENCE = 180.0
 
 
 class Api:
@@ -133,7 +137,8 @@ class Api:
         self._token, self._validate, self._ca = token, validate_certs, ca_path
 
     def get(self, path: str) -> tuple[int, t.Any]:
-        """(status, parsed body or None); waits where the API asks for it. Status 0: no connection."""
+        """(status, parsed body); waits where the API asks for it. Status 0: no connection, the body says why."""
+        patience = _PATIENCE
         while True:
             headers = {"Accept": "application/json"}
             if self._token:
@@ -147,14 +152,18 @@ class Api:
                     ca_path=self._ca,
                     http_agent="mazevault.backup",
                     use_proxy=False,
+                    # A redirect would take the token to wherever it leads.
+                    follow_redirects="none",
                 )
                 return answer.getcode(), _parsed(answer.read())
             except HTTPError as exc:
-                if exc.code != 429:
+                if exc.code != 429 or patience <= 0:
                     return exc.code, _parsed(exc.read())
-                time.sleep(_pause(exc.headers.get("Retry-After")))
-            except (URLError, OSError):
-                return 0, None
+                pause = _pause(exc.headers.get("Retry-After"))
+                patience -= pause
+                time.sleep(pause)
+            except (HTTPException, OSError, ValueError) as exc:
+                return 0, str(getattr(exc, "reason", exc))
 
 
 def _pause(text: str | None) -> float:
@@ -175,6 +184,14 @@ def healthy(status: int, body: t.Any) -> bool:
     """Both spellings are in the field."""
     word = body.get("status") if isinstance(body, dict) else body
     return status == 200 and str(word).lower() in ("healthy", "ok")
+
+
+def _answer(status: int, body: t.Any) -> str:
+    """An unhealthy answer in a few words."""
+    if not status:
+        return f"no answer: {body}"
+    word = body.get("status") if isinstance(body, dict) else None
+    return f"status {status}{f' {word}' if isinstance(word, str) else ''}"
 
 
 def items_of(body: t.Any) -> tuple[list[dict[str, t.Any]], int | None]:
@@ -225,10 +242,16 @@ def read_token(path: str | None) -> str:
                 f"token_file: {path}: others may read it (mode {stat.S_IMODE(info.st_mode):04o})",
                 hint=f"chmod 600 {path}",
             )
-        with open(path, encoding="utf-8") as stream:
-            return stream.read().strip()
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            token = stream.read().strip()
     except OSError as exc:
         raise BackupError(f"token_file: {path}: {exc.strerror}", hint="Name a file with an API token.") from exc
+    if not token or any(char <= " " or char > "~" for char in token):
+        raise BackupError(
+            f"token_file: {path}: {'not one token' if token else 'empty'}",
+            hint="Write the API token and nothing else into the file.",
+        )
+    return token
 
 
 def _wanted(text: str) -> int | None:
@@ -239,13 +262,13 @@ def _wanted(text: str) -> int | None:
     return int(text)
 
 
-def _wait(api: Api, timeout: float) -> tuple[bool, t.Any, float]:
+def _wait(api: Api, timeout: float) -> tuple[int, t.Any, float]:
     started = time.monotonic()
     while True:
         status, body = api.get("/health")
         waited = time.monotonic() - started
         if healthy(status, body) or waited >= timeout:
-            return healthy(status, body), body, round(waited, 3)
+            return status, body, round(waited, 3)
         time.sleep(0.5)
 
 
@@ -254,7 +277,8 @@ def _probe(module: AnsibleModule) -> dict[str, t.Any]:
     wanted = _wanted(params["secrets"])
     token = read_token(params["token_file"])
     api = Api(params["api_url"], token, validate_certs=params["validate_certs"], ca_path=params["ca_path"])
-    well, body, waited = _wait(api, 0 if module.check_mode else params["timeout"])
+    status, body, waited = _wait(api, 0 if module.check_mode else params["timeout"])
+    well = healthy(status, body)
     result: dict[str, t.Any] = {
         "changed": False,
         "verdict": UNPROVEN if well else FAIL,
@@ -264,7 +288,9 @@ def _probe(module: AnsibleModule) -> dict[str, t.Any]:
         "secrets_total": None,
         "secrets_decrypted": 0,
         "failures": [],
-        "summary": "healthy, secrets not asked for" if well else f"not healthy after {waited:.0f} s",
+        "summary": "healthy, secrets not asked for"
+        if well
+        else f"not healthy after {waited:.0f} s: {_answer(status, body)}",
     }
     if not well or not token or module.check_mode:
         return result
@@ -273,7 +299,7 @@ def _probe(module: AnsibleModule) -> dict[str, t.Any]:
     chosen = ids if wanted is None or wanted >= len(ids) else [ids[i * len(ids) // wanted] for i in range(wanted)]
     failures = []
     for secret in chosen:
-        status, answer = api.get(f"/secrets/{secret}")
+        status, answer = api.get(f"/secrets/{quote(secret, safe='')}")
         if status != 200 or not isinstance(answer, dict) or not isinstance(answer.get("value"), str):
             failures.append(f"{secret}: status {status}")
     decrypted = len(chosen) - len(failures)

@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The playbooks as AWX runs them: through ansible-runner, with a survey's answers, which are text, empty text and null."""
+"""The playbooks as AWX runs them: through ansible-runner, with a survey's answers: text, empty text and null."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import tempfile
 import typing as t
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ PLACE = {
     "mazevault_postgres_host",
     "mazevault_postgres_port",
     "mazevault_postgres_bin_dir",
+    "mazevault_api_url",
+    "mazevault_api_token_file",
     "mazevault_confirm",
 }
 
@@ -62,7 +65,7 @@ class Job:
 
     @property
     def changed(self) -> int:
-        return sum(t.cast("int", self.of("playbook_on_stats")[0]["changed"].get(HOSTNAME, 0)) for _once in (1,))
+        return int(self.of("playbook_on_stats")[0]["changed"].get(HOSTNAME, 0))
 
     @property
     def artifacts(self) -> dict[str, t.Any]:
@@ -79,11 +82,9 @@ class Job:
 
 def run_job(place: Path, hostvars: dict[str, t.Any], playbook: str, extra: dict[str, t.Any], *options: str) -> Job:
     """One job: the checkout is the project, extra variables are the survey's answers."""
-    Place(place).environment()
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     inventory = {"mazevault": {"hosts": {HOSTNAME: {**local, **hostvars}}}}
-    for name in ("home", "private"):
-        (place / name).mkdir(exist_ok=True)
+    (place / "home").mkdir(exist_ok=True)
     (place / "home/ansible.cfg").touch()
     hidden = {name: value for name, value in os.environ.items() if name.startswith(("ANSIBLE_", "PYTHONPATH"))}
     environment = Place(place).environment()
@@ -92,7 +93,8 @@ def run_job(place: Path, hostvars: dict[str, t.Any], playbook: str, extra: dict[
         del os.environ[name]
     try:
         done = ansible_runner.run(
-            private_data_dir=str(place / "private"),
+            # It remembers options in files there.
+            private_data_dir=tempfile.mkdtemp(dir=place),
             project_dir=str(TOP),
             playbook=f"playbooks/{playbook}.yml",
             inventory=inventory,
@@ -101,7 +103,6 @@ def run_job(place: Path, hostvars: dict[str, t.Any], playbook: str, extra: dict[
             cmdline=" ".join(options) or None,
             verbosity=3,
             quiet=True,
-            rotate_artifacts=1,
         )
     finally:
         os.environ.update(hidden)
@@ -126,9 +127,7 @@ def unanswered(request: pytest.FixtureRequest, installation: Installation) -> di
     jobs = {}
     for playbook in PLAYBOOKS:
         confirm = {"mazevault_confirm": HOSTNAME} if playbook.endswith("_database") else {}
-        jobs[playbook] = run_job(
-            installation.folder, place_variables(installation), playbook, {**answers, **confirm}
-        )
+        jobs[playbook] = run_job(installation.folder, place_variables(installation), playbook, {**answers, **confirm})
     return jobs
 
 
@@ -147,20 +146,19 @@ def test_an_unanswered_question_takes_the_default(unanswered: dict[str, Job], in
     assert unanswered["backup"].arguments("backup_verify")["level"] == "restore"
     sealed = unanswered["backup"].tasks["Recovery set | Publish"]["invocation"]["module_args"]
     assert (sealed["reason"], sealed["components"], sealed["site"]) == ("manual", ["postgres"], None)
+    probe = unanswered["restore_database"].tasks["Stack | Is MazeVault healthy, and do its secrets decrypt?"]
+    assert (probe["secrets_total"], probe["secrets_decrypted"], probe["verdict"]) == (60, 60, "pass")
     restore = unanswered["restore_database"].arguments("pg_restore")
     shown = ("mode", "accept", "application_stop", "application_start", "application_timeout", "scratch_dir")
     assert [restore[name] for name in shown] == ["beside", [], [], [], 300.0, None]
 
 
-@pytest.mark.parametrize("value", ["", None], ids=["empty text", "null"])
-def test_the_place_can_be_left_out_too(tmp_path: Path, value: str | None) -> None:
+def test_the_place_can_be_left_out_too(tmp_path: Path) -> None:
     """What comes of it depends on this machine, so it is compared with a run that says nothing at all."""
-    jobs = [
-        run_job(tmp_path, {}, "backup", extra, "--check")
-        for extra in (dict.fromkeys(public_variables(), value), {})
-    ]
+    said: list[dict[str, t.Any]] = [{}, *(dict.fromkeys(public_variables(), value) for value in ("", None))]
+    jobs = [run_job(tmp_path, {}, "backup", extra, "--check") for extra in said]
     shown = [(job.status, job.failures, sorted(job.tasks)) for job in jobs]
-    assert shown[0] == shown[1]
+    assert shown[1:] == [shown[0]] * 2
     assert "Preflight | Nothing that this version can't do" in jobs[0].tasks, jobs[0].output[-3000:]
     opened = jobs[0].tasks["Recovery set | Open"]["invocation"]["module_args"]
     assert opened["backup_root"] == "/opt/mazevault/backups"
@@ -175,7 +173,7 @@ TEXT = {
     "mazevault_recovery_set_stale_after": "90",
     "mazevault_stack_timeout": "60",
     "mazevault_stack_probe_secrets": "5",
-    "mazevault_api_validate_certs": "false",
+    "mazevault_api_validate_certs": "true",
     "mazevault_verify_level": "restore",
     "mazevault_reason": "scheduled",
     "mazevault_hosts": "all",
@@ -198,8 +196,7 @@ def answered(installation: Installation) -> dict[str, Job]:
     jobs = {}
     for playbook in PLAYBOOKS:
         confirm = {"mazevault_confirm": HOSTNAME} if playbook.endswith("_database") else {}
-        extra = {**answers, **confirm, "mazevault_api_validate_certs": "true"} if confirm else answers
-        jobs[playbook] = run_job(installation.folder, hostvars, playbook, extra)
+        jobs[playbook] = run_job(installation.folder, hostvars, playbook, {**answers, **confirm})
     return jobs
 
 
@@ -218,22 +215,22 @@ def test_text_reaches_the_modules_as_what_it_means(answered: dict[str, Job], ins
         "16M",
     )
     swap = answered["restore_database"].tasks["Postgres | Swap it in"]["invocation"]["module_args"]
-    assert swap["accept"] == ["subscriptions", "logical_slots"]
+    assert sorted(swap["accept"]) == ["logical_slots", "subscriptions"]
     assert swap["application_stop"] == installation.variables()["mazevault_stack_stop_command"]
     assert swap["application_timeout"] == 60.0
     probe = answered["restore_database"].tasks["Stack | Is MazeVault healthy, and do its secrets decrypt?"]
     assert (probe["secrets_total"], probe["secrets_decrypted"], probe["verdict"]) == (60, 5, "unproven")
 
 
-@pytest.mark.parametrize(("value", "meaning"), [("true", True), ("false", False), ("yes", True), ("", True), (None, True)])
 def test_whether_certificates_are_checked(
-    installation: Installation, value: str | None, meaning: bool
+    installation: Installation, unanswered: dict[str, Job], answered: dict[str, Job]
 ) -> None:
-    """In a preview, which asks for the health."""
-    extra = {"mazevault_api_url": installation.service.url, "mazevault_api_validate_certs": value}
+    asked = [jobs["restore_database"].arguments("mazevault_probe")["validate_certs"] for jobs in (unanswered, answered)]
+    assert asked == [True, True]
+    extra = {"mazevault_api_validate_certs": "false"}
     job = run_job(installation.folder, place_variables(installation), "restore_database", extra, "--check")
-    assert job.failures in ([], ["set: latest: no usable set"]), job.output[-2000:]
-    assert job.arguments("mazevault_probe")["validate_certs"] is meaning
+    assert (job.status, job.failures) == ("successful", []), job.output[-3000:]
+    assert job.arguments("mazevault_probe")["validate_certs"] is False
 
 
 def test_results_for_a_workflow_bear_the_result_prefix_and_come_back_harmless(

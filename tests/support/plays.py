@@ -77,6 +77,7 @@ class Place:
             "LANG": "C.UTF-8",
             "HOME": str(self.folder / "home"),
             "ANSIBLE_HOME": str(self.folder / "home/.ansible"),
+            "ANSIBLE_REMOTE_TMP": str(self.folder / "home/remote"),
             "ANSIBLE_CONFIG": str(self.folder / "home/ansible.cfg"),
             "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "no-collections"),
             "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "false",
@@ -196,11 +197,12 @@ class Installation:
             time.sleep(0.02)
 
     def secret_values(self) -> dict[str, str]:
-        """What the running application answers for each secret."""
+        """What the running application answers for each secret: its value, or the status of a refusal."""
         listed = self.service.request("/api/v1/secrets?limit=1000").data["data"]
+        replies = {str(entry["id"]): self.service.request(f"/api/v1/secrets/{entry['id']}") for entry in listed}
         return {
-            str(entry["id"]): str(self.service.request(f"/api/v1/secrets/{entry['id']}").data["value"])
-            for entry in listed
+            number: str(reply.data["value"]) if reply.status == 200 else f"status {reply.status}"
+            for number, reply in replies.items()
         }
 
     def verify_secrets(self) -> subprocess.CompletedProcess[str]:
