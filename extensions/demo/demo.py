@@ -208,7 +208,7 @@ def run(given: argparse.Namespace, screen: Screen) -> int:
         for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)
         demo.stop()
-        processes.end_all(spare=lambda: site.server_processes)
+        processes.end_all(spare=site.server_pid)
         site.stop(remove=done)
     return 0
 

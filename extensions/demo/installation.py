@@ -89,9 +89,8 @@ class Installation:
             shutil.rmtree(self._data, ignore_errors=True)
 
     @property
-    def server_processes(self) -> set[int]:
-        """The server itself; it ends its children."""
-        return {self._server.pid} if self._server is not None else set()
+    def server_pid(self) -> int | None:
+        return self._server.pid if self._server is not None else None
 
     def connect(self, database: str = "mazevault") -> Connection:
         session = psycopg2.connect(host=str(self._socket), user="mazevault", dbname=database)

@@ -9,7 +9,6 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -20,14 +19,14 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def descendants() -> set[int]:
-    """All live processes below this one."""
+def descendants(*, spare: int | None = None) -> set[int]:
+    """All live processes below this one, without `spare` and what is below that."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             # The name stands in brackets and may itself hold brackets and spaces.
             state, parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
-            if state not in "ZX":
+            if state not in "ZX" and int(entry.name) != spare:
                 parents[int(entry.name)] = int(parent)
     found: set[int] = set()
     level = {os.getpid()}
@@ -36,11 +35,11 @@ def descendants() -> set[int]:
     return found
 
 
-def end_all(*, spare: Callable[[], set[int]] = set, patience: float = 5) -> None:
-    """Ask every process below this one to end, then make it end."""
+def end_all(*, spare: int | None, patience: float = 5) -> None:
+    """Ask every process below this one to end, then make it end; a server that ends its own children is spared."""
     deadline = time.monotonic() + patience
     asked: set[int] = set()
-    while left := descendants() - spare():
+    while left := descendants(spare=spare):
         late = time.monotonic() > deadline
         for pid in left if late else left - asked:
             with contextlib.suppress(ProcessLookupError):

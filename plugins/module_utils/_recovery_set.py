@@ -123,20 +123,37 @@ def write_record(root: str, set_id: str, kind: str, content: t.Mapping[str, t.An
 
 
 def newest_proof(found: RecoverySet, records: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
-    """What is known of a set: a failure stays until the same level passes again; else the highest level proven."""
+    """What is known of a set: a failure stays until the level that failed passes; else the highest level proven."""
     history = [found.manifest["verification"], *(record for record in records if record.get("kind") == "verify")]
     best: dict[str, t.Any] = {"verdict": UNPROVEN, "level": "", "at": None}
+    failed = -1
     for proof in history:
         verdict, level = proof.get("verdict"), str(proof.get("level") or "")
-        rank = LEVELS.index(level) if level in LEVELS else -1
-        held = LEVELS.index(best["level"]) if best["level"] in LEVELS else -1
+        rank, held = _rank(level), _rank(best["level"])
+        known = {"verdict": verdict, "level": level, "at": proof.get("at")}
         if verdict == FAIL:
-            best = {"verdict": FAIL, "level": level, "at": proof.get("at")}
-        elif verdict == PASS and (best["verdict"] != FAIL or rank >= held):
-            best = {"verdict": PASS, "level": level if rank >= held else best["level"], "at": proof.get("at")}
-        elif best["verdict"] == UNPROVEN and rank > held:
-            best = {"verdict": UNPROVEN, "level": level, "at": proof.get("at")}
+            failed = max(failed, _failed_rank(proof))
+            best = known
+        elif verdict == PASS and best["verdict"] == FAIL:
+            if rank >= failed:
+                best, failed = known, -1
+        elif verdict == PASS and (best["verdict"] == UNPROVEN or rank >= held):
+            best = known
+        elif verdict == UNPROVEN and best["verdict"] == UNPROVEN and rank > held:
+            best = known
     return best
+
+
+def _rank(level: str) -> int:
+    return LEVELS.index(level) if level in LEVELS else -1
+
+
+def _failed_rank(proof: t.Mapping[str, t.Any]) -> int:
+    """The highest level at which a failure was found; `level` of a proof is only the one that was still reached."""
+    found = [_rank(str(check.get("level"))) for check in proof.get("checks") or () if check.get("verdict") == FAIL]
+    if found:
+        return max(found)
+    return max(_rank(str(proof.get("wanted") or "")), min(_rank(str(proof.get("level") or "")) + 1, len(LEVELS) - 1))
 
 
 def resolve(root: str, wanted: str) -> RecoverySet:

@@ -46,6 +46,7 @@ READING = (
     "lc_time='C'",
     "xmlbinary='base64'",
     "xmloption='content'",
+    "standard_conforming_strings=on",
     "quote_all_identifiers=off",
     "default_transaction_read_only=off",
     "default_transaction_deferrable=off",

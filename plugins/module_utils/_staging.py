@@ -61,6 +61,12 @@ class Staging:
     """
 
     def __init__(self, root: str, name: str) -> None:
+        # Staging folders are removed as a whole: a name must never lead anywhere else.
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise BackupError(
+                f"set_id: {name!r}: not the name of a staging folder",
+                hint="Pass the set_id that recovery_set returned with state=open.",
+            )
         self.root = root
         self.name = name
         self.path = os.path.join(root, "staging", name)

@@ -1,28 +1,24 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mistakes of operators and machines: each ends in one line that says what, where and what to do, and touches nothing."""
+"""Mistakes of operators and machines: each ends in one line that says what to do, and touches nothing."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
-import subprocess
 import typing as t
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from support import damage
-from support.flow import Flow
 from support.modules import Outcome, run_module
-from support.plays import HOSTNAME, Place, Play, server_state, tree_state
+from support.plays import HOSTNAME, server_state, tree_state
 from support.servers import PgServer, installation, installations
 
 PASSWORD = "canary-9f3 of'the+db"
@@ -132,7 +128,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         made = World(server, older, folder)
         for name, line in {"pgpass": PASSWORD, "wrong": "guessed", "open": PASSWORD}.items():
             (folder / name).touch(0o600)
-            (folder / name).write_text(f"*:*:*:*:{line}\n".replace("'", "'"))
+            (folder / name).write_text(f"*:*:*:*:{line}\n")
         (folder / "open").chmod(0o644)
         made.set_id = publish(made)
         make_odd_files(made)
@@ -166,7 +162,6 @@ def make_odd_files(world: World) -> None:
     (odd / "writable").chmod(0o777)
     (odd / "link").symlink_to(world.root)
     shutil.copy(world.dump, odd / "cut")
-    damage.truncate(odd / "cut", __import__("random").Random("cut"))
     os.truncate(odd / "cut", (odd / "cut").stat().st_size // 2)
 
 
@@ -269,7 +264,7 @@ def mistakes() -> Iterator[Mistake]:
     yield Mistake("pg_dump: an empty id", DUMP, {"backup_root": "{root}", "set_id": ""}, "set_id: ", ("dest",))
     yield Mistake("pg_dump: an empty dest", DUMP, {"dest": ""}, "dest: ")
 
-    climbing = ("../../odd", "../sets/{set_id}", "..", ".", "", "/etc", "a/../../b", "restore_1/..", "no_such_run")
+    climbing = ("../../odd", "../sets/{set_id}", "..", ".", "", "a/../../b", "restore_1/..", "no_such_run")
     for set_id in climbing:
         root = {"backup_root": "{root}", "set_id": set_id}
         for state in ("sealed", "aborted"):
@@ -294,7 +289,7 @@ def mistakes() -> Iterator[Mistake]:
         inplace = {**timeout, "mode": "in_place", "confirm": HOSTNAME}
         yield Mistake(f"pg_restore: application_timeout {seconds}", RESTORE, inplace, "application_timeout: ")
 
-    for module in (SET, RESTORE, SWAP, VERIFY, INFO):
+    for module in (RESTORE, SWAP, VERIFY, INFO):
         yield Mistake(
             f"{module}: relative root",
             module,

@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import re
 import shutil
 import subprocess
 import tempfile
+import typing as t
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from support import compare, odd
-from support.flow import Flow
+from support.flow import FULL, Flow
 from support.modules import run_module
-from support.servers import PgServer, installations
+from support.servers import PgInstall, PgServer, installations
 
 STAMP = "20260210_020000"
 SQL = """
@@ -58,13 +61,23 @@ class Site:
         return self.flow.server
 
 
-@pytest.fixture(params=installations(), ids=str)
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    with PgServer(request.param) as server:
-        server.run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", stdin=SQL)
-        folder = tmp_path / "old backups"
-        folder.mkdir()
-        yield Site(Flow(server, tmp_path / "backups"), compare.state_of(server, "mazevault"), folder)
+@pytest.fixture(scope="module", params=installations(), ids=str)
+def server(request: pytest.FixtureRequest) -> Iterator[PgServer]:
+    with PgServer(request.param) as started:
+        started.run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", stdin=SQL)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def state(server: PgServer) -> compare.State:
+    return compare.state_of(server, "mazevault")
+
+
+@pytest.fixture
+def site(server: PgServer, state: compare.State, tmp_path: Path) -> Site:
+    folder = tmp_path / "old backups"
+    folder.mkdir()
+    return Site(Flow(server, tmp_path / "backups"), state, folder)
 
 
 def by_the_specification(server: PgServer, folder: Path) -> Path:
@@ -110,11 +123,17 @@ def directory(server: PgServer, folder: Path) -> Path:
 FORMS = [by_the_specification, by_the_vendor, plain_sql, plain_zstd, tar, directory]
 
 
+def verify(site: Site, path: Path, level: str) -> dict[str, t.Any]:
+    done = run_module("backup_verify", {**site.flow.programs, "set": str(path), "level": level})
+    assert done.rc == 0, (done.result, done.stderr)
+    return done.result
+
+
 @pytest.mark.parametrize("make", FORMS, ids=lambda make: make.__name__)
 def test_a_dump_of_others_is_unproven_and_restores(site: Site, make: Callable[[PgServer, Path], Path]) -> None:
     path = make(site.server, site.folder)
     for level, verdict in (("toc", "pass"), ("checksum", "unproven"), ("read", "unproven"), ("restore", "unproven")):
-        found = site.flow.must("backup_verify", **site.flow.programs, set=str(path), level=level)
+        found = verify(site, path, level)
         assert (found["verdict"], found["level"]) == (verdict, "toc"), found
         assert found["record"] is None
 
@@ -125,12 +144,13 @@ def test_a_dump_of_others_is_unproven_and_restores(site: Site, make: Callable[[P
     assert compare.difference(site.state, compare.state_of(site.server, "mazevault")) == []
     kept = site.server.query("SELECT count(*) FROM vault.left_by_the_intruder", dbname=swapped["kept"])
     assert kept == [(0,)], "what was live is still there"
+    site.server.drop_database(swapped["kept"])
 
 
 @pytest.mark.parametrize("make", [by_the_specification, by_the_vendor], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("install", installations(), ids=str)
 def test_odd_things_come_back_from_dumps_of_others(
-    install, make: Callable[[PgServer, Path], Path], tmp_path: Path
+    install: PgInstall, make: Callable[[PgServer, Path], Path], tmp_path: Path
 ) -> None:
     with PgServer(install) as server:
         odd.load_odd(server, "mazevault")
@@ -141,14 +161,19 @@ def test_odd_things_come_back_from_dumps_of_others(
         assert compare.difference(before, compare.state_of(server, "mazevault")) == []
 
 
+def live(site: Site) -> compare.State:
+    with contextlib.closing(site.server.connect("mazevault")) as conn:
+        return compare.snapshot_of(conn)
+
+
 def refused(site: Site, path: Path) -> str:
     """Try to restore; nothing of the live server may have changed, and the error is returned."""
-    databases, state = site.flow.databases(), compare.state_of(site.server, "mazevault")
+    databases, before = site.flow.databases(), live(site)
     with site.flow.staging("restore") as set_id:
         done = site.flow.try_restore(str(path), set_id)
     assert done.rc != 0 and done.result, (done.result, done.stderr)
     assert site.flow.databases() == databases
-    assert compare.difference(state, compare.state_of(site.server, "mazevault")) == []
+    assert compare.difference(before, live(site)) == []
     assert "Traceback" not in done.stderr
     return str(done.result["msg"])
 
@@ -160,13 +185,19 @@ def test_a_cut_plain_dump_is_refused_before_the_live_server_is_touched(
     path = make(site.server, site.folder)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert site.flow.must("backup_verify", **site.flow.programs, set=str(path), level="read")["verdict"] == "fail"
-    site.server.query("ALTER SYSTEM SET log_statement = 'all'")
+    assert verify(site, path, "read")["verdict"] == "fail"
+    before = site.server.log.stat().st_size
+    site.server.query("ALTER SYSTEM SET log_statement = 'ddl'")
     site.server.query("SELECT pg_reload_conf()")
+    site.server.query("CREATE TABLE control (a integer)")
+    site.server.query("DROP TABLE control")
     said = refused(site, path)
     assert str(path) in said
-    log = site.server.log.read_text(encoding="utf-8")
-    assert f"mazevault_restore_{STAMP[:2]}" not in log, "no database was ever made for it"
+    site.server.query("ALTER SYSTEM RESET log_statement")
+    site.server.query("SELECT pg_reload_conf()")
+    statements = re.findall(r"statement: (\w+ \w+)", site.server.log.read_bytes()[before:].decode())
+    # "ddl" is logged, so this is all that was made or changed meanwhile: the control, and what the comparison makes.
+    assert statements == ["CREATE TABLE", "DROP TABLE", "ALTER SYSTEM"]
 
 
 def test_a_plain_dump_cut_between_two_tables_is_refused(site: Site) -> None:
@@ -189,27 +220,30 @@ def shell_commands(hit: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("way", shell_commands(Path("/")))
-@pytest.mark.parametrize("place", ["head", "middle", "tail"])
-def test_shell_commands_in_a_plain_dump_never_run(site: Site, way: str, place: str) -> None:
-    folder = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="mvhit-"))
-    try:
-        hit = folder / "hit"
-        (folder / "hit.sql").write_text(f"\\! touch '{hit}'\n", encoding="utf-8")
-        path = plain_sql(site.server, site.folder)
-        text, line = path.read_text(encoding="utf-8"), shell_commands(hit)[way]
-        middle = text.index("\nCREATE VIEW") + 1
-        restrict = text.index("\\restrict")
-        text = {
-            "head": text[:restrict] + line + text[restrict:],
-            "middle": text[:middle] + line + text[middle:],
-            "tail": text + line,
-        }[place]
-        path.write_text(text, encoding="utf-8")
-        said = refused(site, path)
-        assert not hit.exists(), said
-    finally:
-        shutil.rmtree(folder)
+WAYS = list(shell_commands(Path("/")))
+PLACES = ["head", "middle", "tail"]
+
+
+@pytest.mark.parametrize(
+    ("way", "place"),
+    [(way, place) for way in WAYS for place in PLACES if FULL or place == "middle" or way == "bare"],
+    ids=lambda word: word.replace(" ", "_"),
+)
+def test_shell_commands_in_a_plain_dump_never_run(site: Site, open_folder: Path, way: str, place: str) -> None:
+    hit = open_folder / "hit"
+    (open_folder / "hit.sql").write_text(f"\\! touch '{hit}'\n", encoding="utf-8")
+    path = plain_sql(site.server, site.folder)
+    text, line = path.read_text(encoding="utf-8"), shell_commands(hit)[way]
+    middle = text.index("\nCREATE VIEW") + 1
+    restrict = text.index("\\restrict")
+    text = {
+        "head": text[:restrict] + line + text[restrict:],
+        "middle": text[:middle] + line + text[middle:],
+        "tail": text + line,
+    }[place]
+    path.write_text(text, encoding="utf-8")
+    said = refused(site, path)
+    assert not hit.exists(), said
 
 
 def test_psql_alone_would_run_the_shell_command(site: Site, tmp_path: Path) -> None:
@@ -232,36 +266,45 @@ CREATE MATERIALIZED VIEW public.m AS SELECT public.evil() AS e;
 """
 
 
-@pytest.mark.parametrize("form", ["custom", "plain"])
-def test_a_dump_of_others_runs_in_a_throw_away_server_first(site: Site, form: str) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that servers, which run as another account, can write to."""
     folder = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="mvhit-"))
     folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("form", ["custom", "plain"])
+def test_a_dump_of_others_runs_in_a_throw_away_server_first(site: Site, open_folder: Path, form: str) -> None:
+    program = f"cat >> {open_folder}/log; test ! -e {open_folder}/fail"
+    log = open_folder / "log"
+    site.server.run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", stdin=EVIL.format(program=program))
     try:
-        program = f"cat >> {folder}/log; test ! -e {folder}/fail"
-        site.server.run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", stdin=EVIL.format(program=program))
         path = (
             by_the_specification(site.server, site.folder) if form == "custom" else plain_sql(site.server, site.folder)
         )
-        live = str(site.server.data)
-        assert (folder / "log").read_text(encoding="utf-8").split() == [live]
-
-        (folder / "log").write_text("", encoding="utf-8")
-        (folder / "log").chmod(0o666)
-        (folder / "fail").touch()
-        assert "didn't load" in refused(site, path)
-        ran_in = (folder / "log").read_text(encoding="utf-8").split()
-        assert len(ran_in) == 1 and ran_in != [live], "it failed in the throw-away server and went no further"
-        assert not Path(ran_in[0]).exists(), "that server is gone"
-
-        (folder / "fail").unlink()
-        (folder / "log").write_text("", encoding="utf-8")
-        with site.flow.staging("restore") as set_id:
-            done = site.flow.try_restore(str(path), set_id)
-        assert done.rc == 0, done.result
-        ran_in = (folder / "log").read_text(encoding="utf-8").split()
-        assert len(ran_in) == 2 and ran_in[0] != live and ran_in[1] == live, "the order: throw-away first"
     finally:
-        shutil.rmtree(folder)
+        site.server.run("psql", "-X", "-q", stdin="DROP MATERIALIZED VIEW public.m; DROP FUNCTION public.evil()")
+    alive = str(site.server.data)
+    assert log.read_text(encoding="utf-8").split() == [alive]
+
+    log.write_text("", encoding="utf-8")
+    log.chmod(0o666)
+    (open_folder / "fail").touch()
+    assert "didn't load" in refused(site, path)
+    ran_in = log.read_text(encoding="utf-8").split()
+    assert len(ran_in) == 1 and ran_in != [alive], "it failed in the throw-away server and went no further"
+    assert not Path(ran_in[0]).exists(), "that server is gone"
+
+    (open_folder / "fail").unlink()
+    log.write_text("", encoding="utf-8")
+    with site.flow.staging("restore") as set_id:
+        done = site.flow.try_restore(str(path), set_id)
+    assert done.rc == 0, done.result
+    site.server.drop_database(done.result["database"])
+    ran_in = log.read_text(encoding="utf-8").split()
+    assert len(ran_in) == 2 and ran_in[0] != alive and ran_in[1] == alive, "the order: throw-away first"
 
 
 def garbage(folder: Path) -> Path:

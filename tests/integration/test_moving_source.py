@@ -111,7 +111,7 @@ class Statement:
         """Wait until it waits for a lock."""
         deadline = time.monotonic() + 20
         while not self._server.query(
-            "SELECT FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+            "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
             " AND pid IN (SELECT pid FROM pg_stat_activity WHERE query = %s)",
             self._statement,
             dbname="postgres",
@@ -136,7 +136,7 @@ def restored_by_hand(flow: Flow, path: Path, name: str) -> None:
     assert unpacking.returncode == 0
 
 
-@pytest.mark.parametrize(("pause", "rounds"), [(0.2, count(3, 10)), (0.0, count(1, 10))], ids=["pauses", "full-speed"])
+@pytest.mark.parametrize(("pause", "rounds"), [(1.0, count(3, 10)), (0.0, count(1, 10))], ids=["pauses", "full-speed"])
 def test_each_backup_of_a_moving_source_is_exactly_its_own_snapshot(
     flow: Flow, tmp_path: Path, pause: float, rounds: int, record_property: t.Any
 ) -> None:
@@ -333,7 +333,7 @@ def test_others_wait_for_a_backup_that_waits_itself_no_longer_than_the_limit(flo
         backup = threading.Thread(target=lambda: done.append(dump(flow, set_id, block_limit=limit)))
         backup.start()
         deadline = time.monotonic() + 20
-        while not server.query("SELECT FROM pg_locks WHERE granted AND relation = 't0'::regclass"):
+        while not server.query("SELECT 1 FROM pg_locks WHERE granted AND relation = 't0'::regclass"):
             assert time.monotonic() < deadline
             time.sleep(0.005)
         with Statement(server, "ALTER TABLE t0 ADD COLUMN m integer") as alter:
@@ -361,7 +361,7 @@ def test_after_kill_9_the_server_gives_up_the_snapshot_soon(flow: Flow) -> None:
         running.go_on()
         deadline = time.monotonic() + 20
         while not server.query(
-            "SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT count(*)%%\"long\"%%' AND state = 'active'"
+            "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT count(*)%%\"long\"%%' AND state = 'active'"
         ):
             assert time.monotonic() < deadline
             time.sleep(0.02)
