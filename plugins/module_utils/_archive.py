@@ -62,9 +62,7 @@ def identify(path: str, runtime: Runtime) -> Archive:
         if os.path.isfile(os.path.join(path, "toc.dat")):
             zipped = any(name.endswith(".dat.zst") for name in os.listdir(path))
             return Archive(path, "directory", "zstd" if zipped else "")
-        raise BackupError(
-            f"set: {path}: a folder without toc.dat, so not a dump", hint="Name a dump's folder or file."
-        )
+        raise BackupError(f"set: {path}: a folder without toc.dat, so not a dump", hint="Name a dump's folder or file.")
     try:
         with open(path, "rb") as stream:
             head = stream.read(512)
@@ -424,13 +422,49 @@ def read_fully(archive: Archive, runtime: Runtime, major: int, *, work: str) -> 
     return Reading(counter.rows, sha)
 
 
+class CommandGuard:
+    r"""Looks for psql's `\unrestrict` with anything but a token behind it.
+
+    It is the one command that psql accepts in a restricted script, and there are releases that first run what stands
+    there in backquotes. In the data of a COPY each backslash is doubled, so theirs is preceded by an odd number.
+    """
+
+    _COMMAND = re.compile(rb"(\\*)\\unrestrict(?! [A-Za-z0-9]{1,200}[ \t\r]*\n)")
+    _CONTEXT = 512
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, chunk: bytes) -> bool:
+        """True when there is one in what was seen up to now; its last bytes are looked at with the next chunk."""
+        window = self._buffer + chunk
+        self._buffer = window[-self._CONTEXT :]
+        return self._found(window, len(window) - self._CONTEXT // 2)
+
+    def finish(self) -> bool:
+        return self._found(self._buffer + b"\n", len(self._buffer))
+
+    def _found(self, window: bytes, end: int) -> bool:
+        for match in self._COMMAND.finditer(window):
+            # A run of backslashes that begins before the window may have any number.
+            if match.end() <= end and (len(match[1]) % 2 == 0 or match.start() == 0):
+                return True
+        return False
+
+
 def _read_plain(archive: Archive, runtime: Runtime, counter: RowCounter) -> str:
-    digest, tail = hashlib.sha256(), b""
+    digest, tail, guard, smuggled = hashlib.sha256(), b"", CommandGuard(), False
     with opened(archive, runtime) as stream:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
             counter.feed(chunk)
+            smuggled = guard.feed(chunk) or smuggled
             tail = (tail + chunk)[-4096:]
+    if guard.finish() or smuggled:
+        raise Damaged(
+            f"set: {archive.path}: it holds the psql command \\unrestrict as no dump does",
+            hint="Somebody put commands into it: don't run it with psql either. Use another one.",
+        )
     if not any(trailer in tail for trailer in _TRAILERS):
         raise Damaged(
             f"set: {archive.path}: the closing line of the dump is missing: it was cut off",

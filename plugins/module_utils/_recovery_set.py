@@ -137,9 +137,7 @@ def newest_proof(found: RecoverySet, records: t.Sequence[t.Mapping[str, t.Any]])
         elif verdict == PASS and best["verdict"] == FAIL:
             if rank >= failed:
                 best, failed = known, -1
-        elif verdict == PASS and (best["verdict"] == UNPROVEN or rank >= held):
-            best = known
-        elif verdict == UNPROVEN and best["verdict"] == UNPROVEN and rank > held:
+        elif (verdict == PASS and (best["verdict"] == UNPROVEN or rank >= held)) or (verdict == UNPROVEN and best["verdict"] == UNPROVEN and rank > held):
             best = known
     return best
 

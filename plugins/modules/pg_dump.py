@@ -180,7 +180,7 @@ def _dump(module: AnsibleModule) -> dict[str, t.Any]:
             )
         private_folder(os.path.dirname(dest), parameter="dest")
     with server.session("mazevault.backup look") as session:
-        source = look_at_source(session, server.database)
+        source = look_at_source(session, server.database, lock_timeout=min(2.0, params["block_limit"] / 2))
     runtime.program("pg_dump", major=source.server_major)
     plan = make_plan(runtime, dump_format=params["format"], compression=params["compression"], jobs=jobs)
     # Encrypted content doesn't shrink below its binary size; hexadecimal text does, so this is the cautious side.

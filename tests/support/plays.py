@@ -211,7 +211,7 @@ class Installation:
 
 
 @contextlib.contextmanager
-def installed(server: PgServer, folder: Path) -> Iterator[Installation]:
+def installed(server: PgServer, folder: Path, *, size: str = "small") -> Iterator[Installation]:
     """Seed the server's database and start the application."""
     application = folder / "application"
     for path in (application, folder / "opt/mazevault"):
@@ -220,7 +220,7 @@ def installed(server: PgServer, folder: Path) -> Iterator[Installation]:
     url = f"postgres://{server.superuser}{auth}@{server.host}:{server.port}/{server.database}?sslmode=disable"
     site = standin_process.Site(url, folder)
     token_file = folder / "token"
-    seeded = site.run("seed", "--size", "small", "--token-file", str(token_file))
+    seeded = site.run("seed", "--size", size, "--token-file", str(token_file))
     if seeded.returncode:
         raise AssertionError(seeded.stderr)
     token_file.chmod(0o600)
