@@ -337,6 +337,7 @@ class RowCounter:
         rb"\nCOPY (" + _NAME + rb"(?:\." + _NAME + rb')?) (?:\((?:"(?:[^"]|"")*"|[^")])*\))? ?FROM stdin;\n'
     )
     _LONGEST_HEADER = 1 << 20
+    _LONGEST_COMMENT = 4096
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], int] = {}
@@ -364,10 +365,15 @@ class RowCounter:
         return True
 
     def _in_sql(self) -> bool:
-        start = self._buffer.find(b"\nCOPY ")
-        if start < 0:
-            self._buffer = self._buffer[-5:]
+        start = self._buffer.find(b"\n\nCOPY ") + 1
+        if not start:
+            self._buffer = self._buffer[-self._LONGEST_COMMENT :]
             return False
+        # pg_dump writes a comment before each of them; a name or a text that holds these words has none.
+        comment = self._buffer.rfind(b"\n", 0, start - 1) + 1
+        if not self._buffer.startswith(b"--", comment):
+            self._buffer = self._buffer[start:]
+            return True
         match = self._HEADER.match(self._buffer, start)
         if match:
             self._table = _names(match.group(1))
@@ -377,7 +383,7 @@ class RowCounter:
         if len(self._buffer) - start > self._LONGEST_HEADER:
             self._buffer = self._buffer[start + 1 :]
             return True
-        self._buffer = self._buffer[start:]
+        self._buffer = self._buffer[comment:]
         return False
 
     def finish(self) -> None:
@@ -418,7 +424,7 @@ def read_fully(archive: Archive, runtime: Runtime, major: int, *, work: str) -> 
         with unwrapped_directory(archive, runtime, major, work=work) as readable:
             # Data only: a function's body may hold lines that look like COPY.
             sha = pg_restore_stream(readable, runtime, major, ["--data-only", "--file=-"], counter.feed)
-    counter.finish()
+        counter.finish()
     return Reading(counter.rows, sha)
 
 
@@ -437,19 +443,19 @@ class CommandGuard:
 
     def feed(self, chunk: bytes) -> bool:
         """True when there is one in what was seen up to now; its last bytes are looked at with the next chunk."""
-        window = self._buffer + chunk
+        begin, window = len(self._buffer) - self._CONTEXT // 2, self._buffer + chunk
         self._buffer = window[-self._CONTEXT :]
-        return self._found(window, len(window) - self._CONTEXT // 2)
+        return self._found(window, begin, len(window) - self._CONTEXT // 2)
 
     def finish(self) -> bool:
-        return self._found(self._buffer + b"\n", len(self._buffer))
+        return self._found(self._buffer + b"\n", len(self._buffer) - self._CONTEXT // 2, len(self._buffer))
 
-    def _found(self, window: bytes, end: int) -> bool:
-        for match in self._COMMAND.finditer(window):
-            # A run of backslashes that begins before the window may have any number.
-            if match.end() <= end and (len(match[1]) % 2 == 0 or match.start() == 0):
-                return True
-        return False
+    def _found(self, window: bytes, begin: int, end: int) -> bool:
+        # A run of backslashes that fills the whole context may have any number.
+        return any(
+            begin < match.end() <= end and (len(match[1]) % 2 == 0 or match.start() == 0)
+            for match in self._COMMAND.finditer(window)
+        )
 
 
 def _read_plain(archive: Archive, runtime: Runtime, counter: RowCounter) -> str:

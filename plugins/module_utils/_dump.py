@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import random
+import re
 import secrets
 import threading
 import time
@@ -185,6 +186,15 @@ class DumpResult:
     attempts: int
 
 
+def application_name(run_name: str) -> str:
+    """What this run's sessions are called, and no others: by it they are watched and ended.
+
+    The server cuts names at 63 bytes, our suffixes included, and replaces what isn't ASCII.
+    """
+    shown = re.sub(r"[^A-Za-z0-9_.-]", "_", os.path.basename(run_name))
+    return f"mazevault.backup {shown[-30:]} {secrets.token_hex(4)}"
+
+
 class Dumper:
     """Makes one dump into a folder that it fills.
 
@@ -206,7 +216,7 @@ class Dumper:
     ) -> None:
         self._runtime, self._server, self._plan = runtime, server, plan
         self._block_limit, self._reserve, self._progress = block_limit, reserve, progress
-        self._application = f"mazevault.backup {run_name}"[:63]
+        self._application = application_name(run_name)
         self.longest_block = 0.0
         self._lock_timeout = min(10.0, block_limit / 2)
         self._costly = 0

@@ -64,7 +64,9 @@ def read_json(path: str) -> t.Any:
         with open(path, encoding="utf-8") as stream:
             return json.load(stream)
     except (OSError, ValueError) as exc:
-        raise BackupError(f"{path}: not readable as JSON: {exc}") from exc
+        raise BackupError(
+            f"{path}: not readable as JSON: {exc}", hint="It is damaged or missing: take another copy of it."
+        ) from exc
 
 
 def sha256_file(path: str) -> str:
@@ -84,7 +86,10 @@ def tree_files(top: str) -> list[str]:
         for name in sorted([*files, *(d for d in folders if os.path.islink(os.path.join(folder, d)))]):
             path = os.path.join(folder, name)
             if not stat.S_ISREG(os.lstat(path).st_mode):
-                raise BackupError(f"{path}: neither a file nor a folder; a recovery set holds nothing else")
+                raise BackupError(
+                    f"{path}: neither a file nor a folder; a recovery set holds nothing else",
+                    hint="Somebody changed this set: take another copy of it.",
+                )
             found.append(os.path.relpath(path, top))
     return sorted(found)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import typing as t
 
@@ -65,15 +66,31 @@ def server_of(params: t.Mapping[str, t.Any]) -> Server:
     )
 
 
+def check_common(params: t.Mapping[str, t.Any]) -> None:
+    """Options that several modules have, and that mean the same in each."""
+    root = params.get("backup_root")
+    if root is not None and not os.path.isabs(root):
+        raise BackupError(
+            f"backup_root: {root or 'empty'}: not an absolute path", hint="Name it from the root folder on."
+        )
+    for name in ("application_timeout", "block_limit", "stale_after"):
+        seconds = params.get(name)
+        if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+            raise BackupError(f"{name}: {seconds}: not above 0", hint="Give a number of seconds.")
+
+
 def run(module: AnsibleModule, action: t.Callable[[AnsibleModule], dict[str, t.Any]]) -> t.NoReturn:
     """Run the module's one action; a BackupError becomes a message that says what to do."""
     os.umask(0o077)
     try:
+        check_common(module.params)
         result = action(module)
     except BackupError as exc:
         module.fail_json(
             msg=f"{exc.msg} -> {exc.hint}" if exc.hint else exc.msg, reason=exc.msg, hint=exc.hint, **exc.details
         )
     except OSError as exc:
-        module.fail_json(msg=f"{exc.filename or 'operating system'}: {exc.strerror or exc}", reason=str(exc), hint="")
+        said = " ".join(f"{exc.filename or 'operating system'}: {exc.strerror or exc}".split())
+        hint = "See to that file or folder and its rights, then run again."
+        module.fail_json(msg=f"{said} -> {hint}", reason=str(exc), hint=hint)
     module.exit_json(**result)

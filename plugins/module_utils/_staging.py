@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import threading
 import time
 import typing as t
@@ -71,6 +72,17 @@ class Staging:
         self.name = name
         self.path = os.path.join(root, "staging", name)
         self.set_path = os.path.join(self.path, "set")
+
+    @property
+    def stamp(self) -> str:
+        """The moment in its name, which what is made in it is named after."""
+        found = re.fullmatch(r"[a-z]+_(\d{8}_\d{6}\w*)", self.name)
+        if found is None:
+            raise BackupError(
+                f"set_id: {self.name}: not the name of a staging folder",
+                hint="Pass the set_id that recovery_set returned with state=open.",
+            )
+        return found[1]
 
     def report_path(self, component: str) -> str:
         return os.path.join(self.path, f"{component}.json")

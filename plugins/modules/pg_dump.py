@@ -166,10 +166,9 @@ def _target(params: dict[str, t.Any]) -> tuple[str, str, Staging | None]:
 
 def _dump(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
-    if params["block_limit"] <= 0:
-        raise BackupError(
-            f"block_limit: {params['block_limit']}: not above 0", hint="Give a number of seconds, such as 30."
-        )
+    for name in ("dest", "set_id"):
+        if params[name] == "":
+            raise BackupError(f"{name}: empty", hint="Name a new folder (dest), or the id of an open set (set_id).")
     reserve = parse_size(params["reserve"], parameter="reserve")
     server, runtime, jobs = _module.server_of(params), _module.runtime_of(params), _module.jobs_of(params)
     dest, report, staging = _target(params)

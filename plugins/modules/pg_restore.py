@@ -272,7 +272,7 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
         if params["mode"] == "in_place":
             return {**result, **_in_place(params, subject, outlook.live_exists, staging, progress)}
         restored = restore_beside(
-            subject, server, runtime, places, stamp=staging.name.split("_", 1)[1], jobs=jobs, step=progress.step
+            subject, server, runtime, places, stamp=staging.stamp, jobs=jobs, step=progress.step
         )
         write_json(os.path.join(staging.path, "restored.json"), _for_the_swap(restored, params["set"]))
     return {

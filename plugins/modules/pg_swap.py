@@ -179,7 +179,7 @@ def _plan(params: dict[str, t.Any], session: Session, staging: Staging | None) -
     """Who takes whose place, from the staging folder (swapped) or from the kept databases (rolled_back)."""
     database = params["database"]
     live = oid_of(session, database)
-    stamp = staging.name.split("_", 1)[1] if staging else _clock.stamp(_clock.now())
+    stamp = staging.stamp if staging else _clock.stamp(_clock.now())
     comment, set_comment, word = None, False, "before"
     if params["state"] == "swapped":
         if staging is None:

@@ -168,7 +168,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
-    existing_parent,
     private_folder,
     remove_tree,
     write_file,
@@ -191,13 +190,10 @@ _PREFIX = {"set": "mazevault", "restore": "restore", "verify": "verify"}
 
 def _open(module: AnsibleModule) -> dict[str, t.Any]:
     root, purpose = module.params["backup_root"], module.params["purpose"]
-    if not os.path.isdir(root):
-        parent = existing_parent(root)
-        private_folder(parent, parameter="backup_root")
-        if not module.check_mode:
-            os.makedirs(root, mode=0o700)
-    if os.path.isdir(root):
-        private_folder(root, parameter="backup_root")
+    there = os.path.lexists(root)
+    private_folder(root if there else os.path.dirname(os.path.abspath(root)), parameter="backup_root")
+    if not there and not module.check_mode:
+        os.mkdir(root, 0o700)
     moment = _clock.now()
     taken = {
         *set_names(root),
@@ -300,8 +296,6 @@ def _aborted(module: AnsibleModule) -> dict[str, t.Any]:
 
 
 def _act(module: AnsibleModule) -> dict[str, t.Any]:
-    if module.params["stale_after"] <= 0:
-        raise BackupError(f"stale_after: {module.params['stale_after']}: not above 0", hint="Give a number of seconds.")
     return {"open": _open, "sealed": _sealed, "aborted": _aborted}[module.params["state"]](module)
 
 

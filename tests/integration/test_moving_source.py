@@ -286,11 +286,11 @@ def test_ddl_between_our_locks_and_pg_dump_s_does_not_hang_everybody(flow: Flow)
 
 
 LOCKS = {
-    "table": "LOCK TABLE one IN ACCESS EXCLUSIVE MODE",
+    "locked": "LOCK TABLE one IN ACCESS EXCLUSIVE MODE",
     "rewritten": "ALTER TABLE one ALTER COLUMN n TYPE text",
     "view": "DROP VIEW look",
     "sequence": "DROP SEQUENCE counter",
-    "version": "TRUNCATE schema_migrations",
+    "migration": "TRUNCATE schema_migrations",
 }
 
 
@@ -326,10 +326,9 @@ def test_a_lock_that_is_held_for_ever_ends_the_backup_with_a_clear_word(server: 
             print(f"{server.install}: {name} locked: gave up after {outcome.seconds:.1f} s")
     assert our_sessions(server) == []
     # The counterpart: the same backup, without the lock.
-    for name in ("view", "version"):
-        with flows[name].staging("set") as set_id:
-            done = dump(flows[name], set_id, block_limit=limit)
-            assert (done.rc, done.result.get("postgres", {}).get("schema_version")) == (0, 4), done.result
+    for name in ("view", "migration"):
+        done = dump(flows[name], outcomes[name].set_id, block_limit=limit)
+        assert (done.rc, done.result.get("postgres", {}).get("schema_version")) == (0, 4), done.result
 
 
 class Locked:

@@ -4,16 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
 import os
 import signal
+import threading
 import typing as t
 from collections.abc import Callable
 from pathlib import Path
 
-from support import compare
+from support import compare, kill
 
 _BASE = "ansible_collections.mazevault.backup.plugins.module_utils."
 
@@ -75,3 +77,21 @@ def keep_truth(path: str) -> None:
 
     # The dump has the function under its own name.
     _wrap("_dump", "", "take_snapshot", take)
+
+
+def kill_child(step: str, name: str, marker: str) -> None:
+    """When the step is entered, kill the first child program of this name that appears, and say so in `marker`."""
+
+    def hunt() -> None:
+        killed: list[kill.Process] = []
+        with contextlib.suppress(TimeoutError):
+            while not killed:  # one that ended by itself in between doesn't count
+                kill.wait_named(os.getpid(), name, timeout=10)
+                killed = kill.kill9_named(os.getpid(), name)
+        Path(marker).write_text(json.dumps({"step": step, "killed": [process.pid for process in killed]}))
+
+    def action(entered: str) -> None:
+        if entered == step:
+            threading.Thread(target=hunt, daemon=True).start()
+
+    _at_each_step(action)
