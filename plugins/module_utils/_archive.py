@@ -85,7 +85,8 @@ def identify(path: str, runtime: Runtime) -> Archive:
     ):
         return Archive(path, "plain", wrapper)
     raise Damaged(
-        f"set: {path}: not a PostgreSQL dump" + (" (empty file)" if not head else ""),
+        f"set: {path}: not a PostgreSQL dump"
+        + ("" if head else " (nothing in it can be unpacked)" if wrapper else " (empty file)"),
         hint="Known are pg_dump's custom, directory, tar and plain formats, also inside gzip or zstd.",
     )
 
@@ -250,16 +251,15 @@ class TocEntry:
 
 _TOC_LINE = re.compile(r"^(\d+); (\d+) (\d+) (.*)$")
 _TAGS = (
-    "ACL", "AGGREGATE", "ATTRDEF", "BLOB", "BLOB COMMENTS", "BLOB METADATA", "BLOBS", "CAST", "CHECK CONSTRAINT",
-    "COLLATION", "COMMENT", "CONSTRAINT", "CONVERSION", "DATABASE", "DATABASE PROPERTIES", "DEFAULT", "DEFAULT ACL",
-    "DOMAIN", "EVENT TRIGGER", "EXTENSION", "FK CONSTRAINT", "FOREIGN DATA WRAPPER", "FOREIGN TABLE", "FUNCTION",
-    "INDEX", "INDEX ATTACH", "LARGE OBJECT", "MATERIALIZED VIEW", "MATERIALIZED VIEW DATA", "OPERATOR",
-    "OPERATOR CLASS", "OPERATOR FAMILY", "POLICY", "PROCEDURE", "PROCEDURAL LANGUAGE", "PUBLICATION",
-    "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "ROW SECURITY", "RULE", "SCHEMA", "SECURITY LABEL",
-    "SEQUENCE", "SEQUENCE OWNED BY", "SEQUENCE SET", "SERVER", "SHELL TYPE", "STATISTICS", "STATISTICS DATA",
-    "SUBSCRIPTION", "SUBSCRIPTION TABLE", "TABLE", "TABLE ATTACH", "TABLE DATA", "TEXT SEARCH CONFIGURATION",
-    "TEXT SEARCH DICTIONARY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM", "TRIGGER", "TYPE",
-    "USER MAPPING", "VIEW",
+    "ACCESS METHOD", "ACL", "AGGREGATE", "ATTRDEF", "BLOB", "BLOB COMMENTS", "BLOB METADATA", "BLOBS", "CAST",
+    "CHECK CONSTRAINT", "COLLATION", "COMMENT", "CONSTRAINT", "CONVERSION", "DATABASE", "DATABASE PROPERTIES",
+    "DEFAULT", "DEFAULT ACL", "DOMAIN", "EVENT TRIGGER", "EXTENSION", "FK CONSTRAINT", "FOREIGN DATA WRAPPER",
+    "FOREIGN TABLE", "FUNCTION", "INDEX", "INDEX ATTACH", "LARGE OBJECT", "MATERIALIZED VIEW", "MATERIALIZED VIEW DATA",
+    "OPERATOR", "OPERATOR CLASS", "OPERATOR FAMILY", "POLICY", "PROCEDURE", "PROCEDURAL LANGUAGE", "PUBLICATION",
+    "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "ROW SECURITY", "RULE", "SCHEMA", "SECURITY LABEL", "SEQUENCE",
+    "SEQUENCE OWNED BY", "SEQUENCE SET", "SERVER", "SHELL TYPE", "STATISTICS", "STATISTICS DATA", "SUBSCRIPTION",
+    "SUBSCRIPTION TABLE", "TABLE", "TABLE ATTACH", "TABLE DATA", "TEXT SEARCH CONFIGURATION", "TEXT SEARCH DICTIONARY",
+    "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM", "TRIGGER", "TYPE", "USER MAPPING", "VIEW",
 )  # fmt: skip
 _BY_LENGTH = sorted(_TAGS, key=len, reverse=True)
 
@@ -439,7 +439,7 @@ class CommandGuard:
     _CONTEXT = 512
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = b"\n"
 
     def feed(self, chunk: bytes) -> bool:
         """True when there is one in what was seen up to now; its last bytes are looked at with the next chunk."""

@@ -60,9 +60,11 @@ def compare_row_counts(expected: t.Sequence[t.Mapping[str, t.Any]], observed: t.
     for key, rows in observed.items():
         unit = t.cast("tuple[str, str]", grouped.get(key, key))
         found[unit] = found.get(unit, 0) + rows
-    for unit, (rows, _lanes) in _units(expected).items():
+    wanted = _units(expected)
+    for unit, (rows, _lanes) in wanted.items():
         if found.get(unit) != rows:
             problems.append(f"{'.'.join(unit)}: {found.get(unit, 'no')} rows instead of {rows}")
+    problems += [f"{'.'.join(unit)}: not in the manifest" for unit in found.keys() - wanted.keys()]
     shown = f"{sum(entry['rows'] for entry in expected)} rows in {len(expected)} tables"
     if problems:
         return Check("rows", "read", FAIL, _sample(problems), shown)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._archive import i
 from ansible_collections.mazevault.backup.plugins.module_utils._compare import compare_all
 from ansible_collections.mazevault.backup.plugins.module_utils._database import apply_sql
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json, write_json
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._restore import (
     analyze,
@@ -22,7 +24,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._restore import (
     observe,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server
-from ansible_collections.mazevault.backup.plugins.module_utils._swap import Application, maintenance
+from ansible_collections.mazevault.backup.plugins.module_utils._swap import Application, maintenance, oid_of
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, Check
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Subject
 
@@ -36,6 +38,7 @@ class InPlace:
     Attributes:
         safety: the set that holds what is dropped; None where there was no live database.
         work: folder for unpacked copies.
+        live_oid: object id of the live database before; 0 where there was none.
     """
 
     runtime: Runtime
@@ -46,6 +49,7 @@ class InPlace:
     work: str
     jobs: int
     step: t.Callable[[str], None]
+    live_oid: int
 
     def replace(self) -> list[Check]:
         """Stop, drop, load, prove, start; go back to the safety set when the chosen one doesn't load or prove itself.
@@ -65,15 +69,31 @@ class InPlace:
             if failed:
                 raise BackupError(f"what was loaded isn't what the manifest says: {failed[0].name}: {failed[0].reason}")
         except BackupError as exc:
-            self.go_back()
+            self.recover()
             raise BackupError(
                 f"in place: the set didn't restore: {exc.msg}",
                 hint="The database is back as it was before (from the safety set), and the application is started.",
                 details=exc.details,
             ) from exc
+        with maintenance(self.server).session(_APPLICATION) as session:
+            write_json(self._proven, {"oid": oid_of(session, self.server.database)})
         self.step("in place: start the application")
         self.application.start()
         return checks
+
+    @property
+    def _proven(self) -> str:
+        return os.path.join(self.work, "in_place_proven.json")
+
+    def recover(self) -> None:
+        """End what failed or was killed: back to the safety set only where the live database is gone already."""
+        with maintenance(self.server).session(_APPLICATION) as session:
+            here = oid_of(session, self.server.database)
+        proven = int(read_json(self._proven)["oid"]) if os.path.isfile(self._proven) else 0
+        if here and here in (self.live_oid, proven):
+            self.application.start()
+        else:
+            self.go_back()
 
     def go_back(self) -> None:
         """Load the safety set and start the application; without one the application stays down."""

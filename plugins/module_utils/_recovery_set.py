@@ -28,6 +28,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._verdict import F
 SCHEMA_VERSION = 1
 ID = re.compile(r"mazevault_\d{8}_\d{6}\Z")
 SUMS = "SHA256SUMS"
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 REASONS = ("scheduled", "pre_change", "on_change", "rotation", "manual")
 # What a set without signature and encryption has to say of itself.
 MISSING = ("signature", "encryption", "escrow", "witness")
@@ -137,7 +138,9 @@ def newest_proof(found: RecoverySet, records: t.Sequence[t.Mapping[str, t.Any]])
         elif verdict == PASS and best["verdict"] == FAIL:
             if rank >= failed:
                 best, failed = known, -1
-        elif (verdict == PASS and (best["verdict"] == UNPROVEN or rank >= held)) or (verdict == UNPROVEN and best["verdict"] == UNPROVEN and rank > held):
+        elif (verdict == PASS and (best["verdict"] == UNPROVEN or rank >= held)) or (
+            verdict == UNPROVEN and best["verdict"] == UNPROVEN and rank > held
+        ):
             best = known
     return best
 
@@ -186,15 +189,16 @@ def sums_text(folder: str) -> str:
 def check_sums(folder: str) -> list[str]:
     """What is wrong with the files of a set: changed, missing, or there without a line in SHA256SUMS."""
     try:
-        with open(os.path.join(folder, SUMS), encoding="utf-8") as stream:
-            lines = stream.read().splitlines()
+        # Only a line feed ends a line: names may hold everything else.
+        with open(os.path.join(folder, SUMS), encoding="utf-8", newline="\n") as stream:
+            lines = stream.read().split("\n")
     except (OSError, ValueError) as exc:
         return [f"{SUMS}: {exc}"]
     problems, expected = [], {}
-    for line in lines:
+    for line in filter(None, lines):
         escaped = line.startswith("\\")
         digest, _gap, name = line.lstrip("\\").partition("  ")
-        expected[name.replace("\\n", "\n").replace("\\\\", "\\") if escaped else name] = digest
+        expected[_ESCAPED.sub(lambda match: "\n" if match[1] == "n" else match[1], name) if escaped else name] = digest
     present = {name for name in tree_files(folder) if name != SUMS and not name.startswith(f"{SUMS}.sig")}
     problems += [f"{name}: missing" for name in sorted(expected.keys() - present)]
     problems += [f"{name}: not in {SUMS}" for name in sorted(present - expected.keys())]

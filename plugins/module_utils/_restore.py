@@ -41,8 +41,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
 )
 
 # What only a superuser can create; without one these are left out and named.
-_SUPERUSER_TAGS = ("EVENT TRIGGER", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION",
-                   "SUBSCRIPTION TABLE", "FOREIGN DATA WRAPPER", "PROCEDURAL LANGUAGE")  # fmt: skip
+_SUPERUSER_TAGS = ("ACCESS METHOD", "EVENT TRIGGER", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA",
+                   "SUBSCRIPTION", "SUBSCRIPTION TABLE", "FOREIGN DATA WRAPPER", "PROCEDURAL LANGUAGE")  # fmt: skip
 
 
 def filter_toc(

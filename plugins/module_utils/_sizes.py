@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-from ansible.module_utils.common.text.formatters import human_to_bytes
-
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+
+_SIZE = re.compile(r"\s*([0-9]+)(?:\.([0-9]+))?\s*(?:([KMGTP])(?:iB|B)?|B)?\s*", re.IGNORECASE)
 
 
 def parse_size(text: str | None, *, parameter: str) -> int | None:
@@ -20,8 +20,12 @@ def parse_size(text: str | None, *, parameter: str) -> int | None:
     """
     if text is None or not str(text).strip():
         return None
-    if not re.fullmatch(r"\s*\d+(\.\d+)?\s*[KMGTP]?i?B?\s*", str(text), re.IGNORECASE):
+    match = _SIZE.fullmatch(str(text))
+    if match is None:
         raise BackupError(
             f"{parameter}: {text}: not a size", hint="Write a number of bytes, or one with a unit such as 512M or 2G."
         )
-    return int(human_to_bytes(re.sub(r"(?i)i(?=b?\s*$)", "", str(text))))
+    whole, fraction, unit = match.groups()
+    factor = 1 << 10 * ("KMGTP".index(unit.upper()) + 1) if unit else 1
+    digits = fraction or "0"
+    return int(whole) * factor + int(int(digits) * factor // 10 ** len(digits))

@@ -99,12 +99,7 @@ def precheck(
         major = session.version // 10000
         for program in ("pg_restore", "psql", "vacuumdb"):
             runtime.program(program, major=major)
-        source_major = _source_major(subject, runtime, major)
-        if source_major > major:
-            raise BackupError(
-                f"server: version {major}: older than the dump, which comes from PostgreSQL {source_major}",
-                hint=f"Restore to a server of version {source_major} or newer.",
-            )
+        _refuse_older(major, _source_major(subject, runtime, major))
         live = read_properties(session, server.database)
         _model(subject, server, live)
         roles: list[str] = []
@@ -135,6 +130,20 @@ def _collation_notes(session: Session, live: t.Mapping[str, t.Any] | None, subje
         f"collation version: {subject.public['collation_version']} in the set, {actual} on this server;"
         " the order of texts may change, the restored indexes follow it",
     )
+
+
+def refuse_older_server(public: t.Mapping[str, t.Any], server: Server) -> None:
+    """Refuse a set that this server is too old for, before anybody asks for programs that can read it."""
+    with maintenance(server).session(_APPLICATION) as session:
+        _refuse_older(session.version // 10000, int(public["client_version"]))
+
+
+def _refuse_older(major: int, source_major: int) -> None:
+    if source_major > major:
+        raise BackupError(
+            f"server: version {major}: older than the dump, which comes from PostgreSQL {source_major}",
+            hint=f"Restore to a server of version {source_major} or newer.",
+        )
 
 
 def _source_major(subject: Subject, runtime: Runtime, major: int) -> int:

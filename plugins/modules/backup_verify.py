@@ -100,6 +100,10 @@ level:
   description: The highest level that passed, empty for none.
   type: str
   returned: success
+wanted:
+  description: The level that was asked for.
+  type: str
+  returned: success
 summary:
   description: The verdict in one line, with reasons.
   type: str
@@ -174,7 +178,8 @@ def _subject(params: dict[str, t.Any]) -> tuple[Subject, str | None, Staging | N
     wanted, root = params["set"], params["backup_root"]
     if is_path(wanted):
         return subject_of_path(wanted), None, None
-    if root and wanted and Staging(root, wanted).exists():
+    # A run that died after publishing leaves a staging folder without the set.
+    if root and wanted and os.path.isdir(Staging(root, wanted).set_path):
         staging = Staging(root, wanted)
         return subject_of_staging(staging), None, staging
     found = find_set(root, wanted)

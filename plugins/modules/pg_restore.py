@@ -210,8 +210,18 @@ from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
     subject_of_path,
     subject_of_set,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._swap import Application, check_obstacles, maintenance
-from ansible_collections.mazevault.backup.plugins.module_utils._target import Restored, precheck, restore_beside
+from ansible_collections.mazevault.backup.plugins.module_utils._swap import (
+    Application,
+    check_obstacles,
+    maintenance,
+    oid_of,
+)
+from ansible_collections.mazevault.backup.plugins.module_utils._target import (
+    Restored,
+    precheck,
+    refuse_older_server,
+    restore_beside,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, Check, combine
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject, prove
 
@@ -222,6 +232,8 @@ def _chosen(params: dict[str, t.Any], wanted: str) -> tuple[Subject, str]:
         return subject_of_path(wanted), ""
     found = find_set(params["backup_root"], wanted)
     subject = subject_of_set(found, sums=True)
+    if not subject.sums and subject.public is not None:
+        refuse_older_server(subject.public, _module.server_of(params))
     checks = prove(subject, "checksum", _module.runtime_of(params), Places("", ""), jobs=1, step=lambda _name: None)
     wrong = [check for check in checks if check.verdict == FAIL]
     if wrong:
@@ -271,9 +283,7 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
         )
         if params["mode"] == "in_place":
             return {**result, **_in_place(params, subject, outlook.live_exists, staging, progress)}
-        restored = restore_beside(
-            subject, server, runtime, places, stamp=staging.stamp, jobs=jobs, step=progress.step
-        )
+        restored = restore_beside(subject, server, runtime, places, stamp=staging.stamp, jobs=jobs, step=progress.step)
         write_json(os.path.join(staging.path, "restored.json"), _for_the_swap(restored, params["set"]))
     return {
         **result,
@@ -312,6 +322,8 @@ def _in_place(
         params["application_start"],
         timeout=params["application_timeout"],
     )
+    with maintenance(_module.server_of(params)).session() as session:
+        live_oid = oid_of(session, params["database"])
     job = InPlace(
         runtime,
         _module.server_of(params),
@@ -321,10 +333,11 @@ def _in_place(
         staging.path,
         _module.jobs_of(params),
         progress.step,
+        live_oid,
     )
     outcome = run_guarded(
         lambda: {"checks": [check.as_dict() for check in job.replace()]},
-        job.go_back,
+        job.recover,
         os.path.join(staging.path, "in_place.json"),
     )
     checks = [Check(**check) for check in outcome["checks"]]

@@ -140,6 +140,10 @@ healed:
   type: list
   elements: str
   returned: O(state=open)
+was_open:
+  description: Whether there was a staging folder of this id.
+  type: bool
+  returned: O(state=aborted)
 sums_sha256:
   description: SHA-256 of the published set's C(SHA256SUMS), null in check mode.
   type: str

@@ -67,6 +67,16 @@ sets:
     sequence:
       description: Its place in the order of sets.
       type: int
+    installation:
+      description: Name of the installation that it was made of.
+      type: str
+    reason:
+      description: Why it was made.
+      type: str
+    components:
+      description: Components that it holds.
+      type: list
+      elements: str
     recovery_point:
       description: The moment that its data stands for (UTC).
       type: str
@@ -79,9 +89,26 @@ sets:
     level:
       description: The verification level that the verdict is about.
       type: str
+    proven_at:
+      description: When the verdict was reached (UTC), null where there is none.
+      type: str
+    proof_seconds:
+      description: Seconds that the proof took when the set was made, null where that isn't known.
+      type: float
     bytes:
       description: Size of the artefacts.
       type: int
+    not_covered:
+      description: What the set doesn't hold.
+      type: list
+      elements: str
+    missing_protection:
+      description: Protection that the set doesn't have, such as V(encryption).
+      type: list
+      elements: str
+    postgres:
+      description: Public facts of the dump, null for a set without a database.
+      type: dict
 unreadable:
   description: Names of sets whose manifest can't be read.
   type: list

@@ -59,7 +59,9 @@ def measure(
     seconds = time.monotonic() - started
     if status != 0:
         raise SystemExit(f"{name} failed:\n{output.decode(errors='replace')[-3000:]}")
-    written = sum(os.path.getsize(os.path.join(top, file)) for top, _, files in os.walk(folder) for file in files)
+    written = sum(
+        os.path.getsize(os.path.join(top, file)) for top, _folders, files in os.walk(folder) for file in files
+    )
     return Run(name, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, written), output.decode()
 
 
@@ -94,7 +96,7 @@ def contenders(install: PgInstall, server: PgServer) -> dict[str, t.Callable[[st
             root = os.path.join(folder, "root")
             first, opened = measure_module(name, "recovery_set", {"state": "open", "backup_root": root}, folder)
             set_id = opened["set_id"]
-            dump, _ = measure_module(name, "pg_dump", {**params, "backup_root": root, "set_id": set_id}, folder)
+            dump, _result = measure_module(name, "pg_dump", {**params, "backup_root": root, "set_id": set_id}, folder)
             runs = [first, dump]
             if level:
                 proof = {"backup_root": root, "set": set_id, "level": level, "bin_dir": str(install.bin)}

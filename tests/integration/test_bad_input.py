@@ -126,7 +126,7 @@ def make_odd_files(world: World) -> None:
     damaged = odd / f"backups/sets/{world.set_id}"
     shutil.copytree(world.root, odd / "backups")
     (odd / "backups").chmod(0o700)
-    (dump,) = damaged.glob("postgres/*")
+    (dump,) = damaged.glob("postgres/*.dump*")
     os.truncate(dump, dump.stat().st_size // 2)
     shutil.copy(dump, odd / "cut")
 
@@ -151,7 +151,7 @@ MISTAKES: list[tuple[str, Params, tuple[str, ...]]] = [
     (RESTORE, {"set": ""}, ("set: empty",)),
     (RESTORE, {"set": "{odd}/nothing"}, ("set: {odd}/nothing: no such file",)),
     (RESTORE, {"set": "{odd}/noise"}, ("{odd}/noise",)),
-    (RESTORE, {"set": "{odd}/cut", "set_id": ""}, ("set_id: missing",)),
+    (RESTORE, {"set": "{odd}/cut"}, ("set: {odd}/cut", "unpacked")),
     (RESTORE, {"backup_root": "{odd}/backups", "set": "{set_id}"}, ("set: {set_id}: damaged", "postgres/")),
     (RESTORE, {"installation": "vault2"}, ("set", "vault1", "vault2")),
     (RESTORE, {**IN_PLACE, "confirm": "vault2"}, ("confirm: vault2", f"mazevault_confirm={HOSTNAME}")),

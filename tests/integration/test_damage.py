@@ -285,7 +285,7 @@ def test_a_damaged_set_never_touches_the_live_database(case: Case) -> None:
     if case.packed == "none":
         attempts.append((other_row, True))
     for do, forge in attempts:
-        with case.damaged(do) as done, case.forged() if forge else contextlib.nullcontext():
+        with case.damaged(do) as done, case.forged() if forge else contextlib.nullcontext() as _forged:
             with case.flow.staging("restore") as set_id:
                 outcome = case.flow.try_restore(case.found.set_id, set_id)
             assert outcome.rc != 0 and outcome.result, (done, outcome.stderr)

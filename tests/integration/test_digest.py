@@ -224,7 +224,11 @@ def test_every_change_counts_once(server: PgServer, before: tuple[str, Facts]) -
 
 def calmly(server: PgServer, statements: str) -> None:
     """Run statements in a session that hostile settings don't reach."""
-    with contextlib.closing(server.connect("postgres", options=compare.CALM)) as conn, conn, conn.cursor() as cur:
+    with (
+        contextlib.closing(server.connect("postgres", options=compare.CALM)) as conn,
+        conn as _transaction,
+        conn.cursor() as cur,
+    ):
         cur.execute(statements)
 
 

@@ -152,7 +152,7 @@ def complete_run(flow: Flow, moment: Moment | None, tmp_path: Path) -> tuple[str
 @pytest.mark.parametrize("moment", CHOSEN, ids=str)
 def test_kill(moment: Moment, flow: Flow, tmp_path: Path, record_property: t.Any) -> None:
     others = _scratch_servers()
-    former, _ = complete_run(flow, None, tmp_path)
+    former, _nobody = complete_run(flow, None, tmp_path)
     before = hashes(flow.root / "sets" / former)
 
     set_id, outcome = complete_run(flow, moment, tmp_path)
@@ -170,7 +170,7 @@ def test_kill(moment: Moment, flow: Flow, tmp_path: Path, record_property: t.Any
         assert flow.verify(name, "checksum")["verdict"] == "pass"
 
     time.sleep(STALE + 0.1)
-    healed, _ = complete_run(flow, None, tmp_path)
+    healed, _nobody = complete_run(flow, None, tmp_path)
 
     assert set_names(flow) == sorted({*published, healed})
     assert hashes(flow.root / "sets" / former) == before
@@ -200,7 +200,7 @@ def _scratch_servers() -> set[str]:
 def test_every_step_is_struck() -> None:
     """A step that is added to dump, proof or publication has to be added here."""
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "plugins").rglob("*.py"))
-    named = {name for name in re.findall(r'step\(\s*f?"((?:dump|verify|seal): [^"{]+)"', code)}
+    named = set(re.findall(r'step\(\s*f?"((?:dump|verify|seal): [^"{]+)"', code))
     # Entered only by directory dumps, or after an attempt that met other work.
     special = {"dump: compress", "dump: attempt given up"}
     assert {moment.step for moment in MOMENTS} >= named - special

@@ -145,7 +145,7 @@ class _Load(abc.ABC):
         self._stopping = threading.Event()
         self._resumed = threading.Event()
         self._resumed.set()
-        self._measures = [Measure() for _ in range(threads)]
+        self._measures = [Measure() for _number in range(threads)]
         self._sessions: list[Session] = []
         self._threads: list[threading.Thread] = []
 
@@ -288,7 +288,7 @@ class Writers(_Load):
     @staticmethod
     def prepare(connect: Connect) -> None:
         """Make the tables, in the schema `load`."""
-        with contextlib.closing(connect()) as conn, conn, conn.cursor() as cur:
+        with contextlib.closing(connect()) as conn, conn as _transaction, conn.cursor() as cur:
             cur.execute(_WRITERS_SCHEMA)
 
     @staticmethod
@@ -404,7 +404,7 @@ class DdlLoop(_Load):
     @staticmethod
     def prepare(connect: Connect) -> None:
         """Make the tables, in the schema `ddl`."""
-        with contextlib.closing(connect()) as conn, conn, conn.cursor() as cur:
+        with contextlib.closing(connect()) as conn, conn as _transaction, conn.cursor() as cur:
             cur.execute(_DDL_SCHEMA)
 
     @staticmethod
@@ -530,7 +530,7 @@ class AckedWriter:
     @classmethod
     def prepare(cls, connect: Connect) -> None:
         """Make the table."""
-        with contextlib.closing(connect()) as conn, conn, conn.cursor() as cur:
+        with contextlib.closing(connect()) as conn, conn as _transaction, conn.cursor() as cur:
             cur.execute(
                 f"CREATE TABLE {cls.TABLE} (n bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())"
             )

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from ansible_collections.mazevault.backup.plugins.modules import mazevault_probe as probe
 
+from ansible_collections.mazevault.backup.plugins.modules import mazevault_probe as probe
 from support.modules import Outcome, run_module
 
 TOKEN = "mvt_canary_0123456789"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from ansible_collections.mazevault.backup.plugins.lookup.unknown_variables import LookupModule
 
 TOP = Path(__file__).resolve().parents[2]

@@ -9,9 +9,10 @@ import typing as t
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.mazevault.backup.plugins.filter.words import FilterModule, words
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ansible_collections.mazevault.backup.plugins.filter.words import FilterModule, words
 
 
 @pytest.mark.parametrize("nothing", [None, "", " ", "\n", " , ,\n", [], (), ["", "  "]])
