@@ -126,7 +126,8 @@ ROWS = {
 SQL = """
 CREATE SCHEMA "Odd. Schema";
 CREATE TABLE plain (a text);
-INSERT INTO plain SELECT CASE n % 5 WHEN 0 THEN E'a\\nb' WHEN 1 THEN E'\\\\.' WHEN 2 THEN E'x\\n\\\\.\\nCOPY public.empty (a) FROM stdin;'
+INSERT INTO plain SELECT CASE n % 5 WHEN 0 THEN E'a\\nb' WHEN 1 THEN E'\\\\.'
+  WHEN 2 THEN E'x\\n\\\\.\\nCOPY public.empty (a) FROM stdin;'
   WHEN 3 THEN '' ELSE NULL END FROM generate_series(1, 1000) AS n;
 CREATE TABLE empty (a text);
 CREATE TABLE no_columns ();
@@ -188,8 +189,8 @@ def dumps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with PgServer(request.param) as server:
         server.run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", stdin=SQL)
         for name, options in (
-            ("custom", ["-Fc"]), ("stored", ["-Fc", "-Z0"]), ("tar", ["-Ft"]), ("directory", ["-Fd"]), ("plain", ["-Fp"]),
-            ("zipped.d", ["-Fd", "-Z0"]),
+            ("custom", ["-Fc"]), ("stored", ["-Fc", "-Z0"]), ("tar", ["-Ft"]), ("directory", ["-Fd"]),
+            ("plain", ["-Fp"]), ("zipped.d", ["-Fd", "-Z0"]),
         ):  # fmt: skip
             server.run("pg_dump", *options, "-f", folder / name)
         subprocess.run(

@@ -34,8 +34,14 @@ def table(name: str, rows: int = 3, digest: str = "5:-7", schema: str = "public"
 
 def sequence(last: int, called: bool = True, **more: t.Any) -> Entry:
     return {
-        "schema": "public", "name": "s", "increment": 1, "cycle": False, "last_value": last, "is_called": called, **more,
-    }  # fmt: skip
+        "schema": "public",
+        "name": "s",
+        "increment": 1,
+        "cycle": False,
+        "last_value": last,
+        "is_called": called,
+        **more,
+    }
 
 
 def facts() -> Entry:
