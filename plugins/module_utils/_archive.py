@@ -9,18 +9,20 @@ import contextlib
 import gzip
 import hashlib
 import os
-import re
 import select
 import tempfile
+import threading
 import time
 import typing as t
 import zlib
 from dataclasses import dataclass
 
-from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
 from ansible_collections.mazevault.backup.plugins.module_utils._files import CHUNK
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, failure
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
+from ansible_collections.mazevault.backup.plugins.module_utils._stream import CommandGuard, RowCounter
+from ansible_collections.mazevault.backup.plugins.module_utils._toc import TocEntry, parse_toc
 
 FORMATS = ("custom", "directory", "tar", "plain")
 # Seconds without output after which it is asked whether a program still reads; twice without is stuck.
@@ -46,10 +48,6 @@ class Archive:
     @property
     def name(self) -> str:
         return f"{self.format} ({self.wrapper})" if self.wrapper else self.format
-
-
-class Damaged(BackupError):
-    """The bytes are not a whole dump."""
 
 
 def identify(path: str, runtime: Runtime) -> Archive:
@@ -157,8 +155,6 @@ class _Feeder:
     """Copies an unwrapped stream into a program's stdin, hashing what goes by."""
 
     def __init__(self, child: Child, source: t.IO[bytes]) -> None:
-        import threading
-
         self.error: Exception | None = None
         self.sha256 = hashlib.sha256()
         self._child, self._source = child, source
@@ -240,53 +236,6 @@ def pg_restore_stream(
     return feeder.sha256.hexdigest() if feeder is not None else ""
 
 
-@dataclass(frozen=True)
-class TocEntry:
-    """One line of `pg_restore --list`."""
-
-    line: str
-    tag: str
-    name: str
-
-
-_TOC_LINE = re.compile(r"^(\d+); (\d+) (\d+) (.*)$")
-_TAGS = (
-    "ACCESS METHOD", "ACL", "AGGREGATE", "ATTRDEF", "BLOB", "BLOB COMMENTS", "BLOB METADATA", "BLOBS", "CAST",
-    "CHECK CONSTRAINT", "COLLATION", "COMMENT", "CONSTRAINT", "CONVERSION", "DATABASE", "DATABASE PROPERTIES",
-    "DEFAULT", "DEFAULT ACL", "DOMAIN", "EVENT TRIGGER", "EXTENSION", "FK CONSTRAINT", "FOREIGN DATA WRAPPER",
-    "FOREIGN TABLE", "FUNCTION", "INDEX", "INDEX ATTACH", "LARGE OBJECT", "MATERIALIZED VIEW", "MATERIALIZED VIEW DATA",
-    "OPERATOR", "OPERATOR CLASS", "OPERATOR FAMILY", "POLICY", "PROCEDURE", "PROCEDURAL LANGUAGE", "PUBLICATION",
-    "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "ROW SECURITY", "RULE", "SCHEMA", "SECURITY LABEL", "SEQUENCE",
-    "SEQUENCE OWNED BY", "SEQUENCE SET", "SERVER", "SHELL TYPE", "STATISTICS", "STATISTICS DATA", "SUBSCRIPTION",
-    "SUBSCRIPTION TABLE", "TABLE", "TABLE ATTACH", "TABLE DATA", "TEXT SEARCH CONFIGURATION", "TEXT SEARCH DICTIONARY",
-    "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM", "TRIGGER", "TYPE", "USER MAPPING", "VIEW",
-)  # fmt: skip
-_BY_LENGTH = sorted(_TAGS, key=len, reverse=True)
-
-
-def parse_toc(text: str) -> list[TocEntry]:
-    """The entries of `pg_restore --list`; comments are left out."""
-    entries = []
-    for line in text.splitlines():
-        match = _TOC_LINE.match(line)
-        if not match:
-            continue
-        rest = match.group(4)
-        tag = next((word for word in _BY_LENGTH if rest.startswith(word + " ")), rest.split(" ", 1)[0])
-        entries.append(TocEntry(line, tag, rest[len(tag) :].strip()))
-    return entries
-
-
-def dumped_by(text: str) -> tuple[int, int]:
-    """(server major, pg_dump major) from the heading of `pg_restore --list`; 0 where it doesn't say."""
-
-    def major(label: str) -> int:
-        match = re.search(rf"^;\s+Dumped {label} version: (\d+)", text, re.MULTILINE)
-        return int(match.group(1)) if match else 0
-
-    return major("from database"), major("by pg_dump")
-
-
 def read_toc(archive: Archive, runtime: Runtime, major: int) -> tuple[list[TocEntry], str]:
     """The table of contents of an archive and pg_restore's own text of it."""
     pieces: list[bytes] = []
@@ -328,78 +277,6 @@ def _lenient(archive: Archive, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
         yield stream
 
 
-class RowCounter:
-    """Counts the rows of each COPY block in a stream of SQL."""
-
-    _NAME = rb'(?:"(?:[^"]|"")*"|[^\s".(]+)'
-    # Quoted names may hold line ends, parentheses and even the words of a header.
-    _HEADER = re.compile(
-        rb"\nCOPY (" + _NAME + rb"(?:\." + _NAME + rb')?) (?:\((?:"(?:[^"]|"")*"|[^")])*\))? ?FROM stdin;\n'
-    )
-    _LONGEST_HEADER = 1 << 20
-    _LONGEST_COMMENT = 4096
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, str], int] = {}
-        self._buffer = b"\n"
-        self._table: tuple[str, str] | None = None
-
-    def feed(self, chunk: bytes) -> None:
-        self._buffer += chunk
-        while self._advance():
-            pass
-
-    def _advance(self) -> bool:
-        return self._in_copy(self._table) if self._table is not None else self._in_sql()
-
-    def _in_copy(self, table: tuple[str, str]) -> bool:
-        end = self._buffer.find(b"\n\\.\n")
-        if end < 0:
-            keep = 3
-            self.rows[table] += self._buffer.count(b"\n", 0, max(0, len(self._buffer) - keep))
-            self._buffer = self._buffer[-keep:]
-            return False
-        self.rows[table] += self._buffer.count(b"\n", 0, end)
-        self._buffer = self._buffer[end + 3 :]
-        self._table = None
-        return True
-
-    def _in_sql(self) -> bool:
-        start = self._buffer.find(b"\n\nCOPY ") + 1
-        if not start:
-            self._buffer = self._buffer[-self._LONGEST_COMMENT :]
-            return False
-        # pg_dump writes a comment before each of them; a name or a text that holds these words has none.
-        comment = self._buffer.rfind(b"\n", 0, start - 1) + 1
-        if not self._buffer.startswith(b"--", comment):
-            self._buffer = self._buffer[start:]
-            return True
-        match = self._HEADER.match(self._buffer, start)
-        if match:
-            self._table = _names(match.group(1))
-            self.rows.setdefault(self._table, 0)
-            self._buffer = self._buffer[match.end() - 1 :]
-            return True
-        if len(self._buffer) - start > self._LONGEST_HEADER:
-            self._buffer = self._buffer[start + 1 :]
-            return True
-        self._buffer = self._buffer[comment:]
-        return False
-
-    def finish(self) -> None:
-        """Raise Damaged when the stream ended inside a COPY block."""
-        if self._table is not None:
-            raise Damaged(f"the data of {'.'.join(self._table)} ends in the middle")
-
-
-def _names(text: bytes) -> tuple[str, str]:
-    parts = re.findall(rb'"((?:[^"]|"")*)"|([^".]+)', text)
-    names = [
-        (quoted.replace(b'""', b'"') if quoted else bare).decode("utf-8", "surrogateescape") for quoted, bare in parts
-    ]
-    return (names[0], names[1]) if len(names) > 1 else ("", names[0])
-
-
 @dataclass(frozen=True)
 class Reading:
     """What a full read found: rows per (schema, table), sha256 of the unwrapped bytes ("" for folders)."""
@@ -426,36 +303,6 @@ def read_fully(archive: Archive, runtime: Runtime, major: int, *, work: str) -> 
             sha = pg_restore_stream(readable, runtime, major, ["--data-only", "--file=-"], counter.feed)
         counter.finish()
     return Reading(counter.rows, sha)
-
-
-class CommandGuard:
-    r"""Looks for psql's `\unrestrict` with anything but a token behind it.
-
-    It is the one command that psql accepts in a restricted script, and there are releases that first run what stands
-    there in backquotes. In the data of a COPY each backslash is doubled, so theirs is preceded by an odd number.
-    """
-
-    _COMMAND = re.compile(rb"(\\*)\\unrestrict(?! [A-Za-z0-9]{1,200}[ \t\r]*\n)")
-    _CONTEXT = 512
-
-    def __init__(self) -> None:
-        self._buffer = b"\n"
-
-    def feed(self, chunk: bytes) -> bool:
-        """True when there is one in what was seen up to now; its last bytes are looked at with the next chunk."""
-        begin, window = len(self._buffer) - self._CONTEXT // 2, self._buffer + chunk
-        self._buffer = window[-self._CONTEXT :]
-        return self._found(window, begin, len(window) - self._CONTEXT // 2)
-
-    def finish(self) -> bool:
-        return self._found(self._buffer + b"\n", len(self._buffer) - self._CONTEXT // 2, len(self._buffer))
-
-    def _found(self, window: bytes, begin: int, end: int) -> bool:
-        # A run of backslashes that fills the whole context may have any number.
-        return any(
-            begin < match.end() <= end and (len(match[1]) % 2 == 0 or match.start() == 0)
-            for match in self._COMMAND.finditer(window)
-        )
 
 
 def _read_plain(archive: Archive, runtime: Runtime, counter: RowCounter) -> str:

@@ -6,28 +6,23 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import random
 import re
 import secrets
-import threading
 import time
 import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock
 from ansible_collections.mazevault.backup.plugins.module_utils._archive import plaintext_sha256
-from ansible_collections.mazevault.backup.plugins.module_utils._catalogue import read_catalogue
 from ansible_collections.mazevault.backup.plugins.module_utils._contents import (
     overall_digest,
-    read_contents,
     read_sequences,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._database import apply_sql, create_sql, read_properties
+from ansible_collections.mazevault.backup.plugins.module_utils._database import apply_sql, create_sql
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Retry
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
-    CHUNK,
     default_reserve,
     free_bytes,
     human_size,
@@ -35,15 +30,18 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     tree_files,
     write_file,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, Result, failure
+from ansible_collections.mazevault.backup.plugins.module_utils._pipeline import Pipeline
+from ansible_collections.mazevault.backup.plugins.module_utils._process import failure
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
-from ansible_collections.mazevault.backup.plugins.module_utils._roles import read_roles, roles_sql
+from ansible_collections.mazevault.backup.plugins.module_utils._reader import Reader
+from ansible_collections.mazevault.backup.plugins.module_utils._roles import roles_sql
 from ansible_collections.mazevault.backup.plugins.module_utils._snapshot import (
     RETRY_CODES,
     BlockWatch,
     Snapshot,
     take_snapshot,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._source import Source, read_migration
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server, Session, SqlError
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
 
@@ -93,86 +91,6 @@ def make_plan(runtime: Runtime, *, dump_format: str, compression: str, jobs: int
     elif compression == "zstd":
         runtime.program("zstd")
     return Plan(dump_format, compression, jobs)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is known of the source before anything is dumped."""
-
-    server_version: str
-    server_major: int
-    database: str
-    size_bytes: int
-    table_bytes: int
-    tables: int
-    schema_version: int | None
-    schema_dirty: bool | None
-    superuser: bool
-    data_checksums: bool
-    warnings: tuple[str, ...]
-
-
-def read_migration(session: Session) -> tuple[int | None, bool | None]:
-    """Version and dirty flag in the table of golang-migrate, where there is one."""
-    found = session.query(
-        """SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-            WHERE c.relname = 'schema_migrations' AND c.relkind = 'r' AND n.nspname = 'public'
-              AND 2 = (SELECT count(*) FROM pg_catalog.pg_attribute a
-                        WHERE a.attrelid = c.oid AND a.attname IN ('version', 'dirty'))"""
-    )
-    if not found:
-        return None, None
-    rows = session.query("SELECT version::bigint, dirty FROM public.schema_migrations ORDER BY 1 DESC LIMIT 1")
-    return (rows[0][0], rows[0][1]) if rows else (None, None)
-
-
-def look_at_source(session: Session, database: str, *, lock_timeout: float = 2.0) -> Source:
-    """Versions, sizes, migration state; nothing is changed or locked.
-
-    Args:
-        lock_timeout: seconds to wait for a table that somebody has locked.
-    """
-    session.execute(f"SET statement_timeout = 0; SET lock_timeout = {max(1, int(lock_timeout * 1000))}")
-    version, number, size, superuser, checksums = session.query(
-        """SELECT pg_catalog.current_setting('server_version'), pg_catalog.current_setting('server_version_num')::int,
-                  pg_catalog.pg_database_size(pg_catalog.current_database()),
-                  (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
-                  pg_catalog.current_setting('data_checksums') = 'on'"""
-    )[0]
-    user_tables = """FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-           AND n.nspname !~ '^pg_(toast|temp)'"""
-    ((tables,),) = session.query(f"SELECT count(*) {user_tables}")
-    try:
-        ((table_bytes,),) = session.query(
-            f"SELECT coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::bigint {user_tables}"
-        )
-    except SqlError as exc:
-        if exc.code != _LOCKED:
-            raise
-        table_bytes = size  # with indexes, so on the safe side
-    try:
-        migration = read_migration(session)
-    except SqlError as exc:
-        if exc.code != _LOCKED:
-            raise
-        migration = (None, None)  # under way just now; the dump reads it again in its snapshot
-    warnings = []
-    if not checksums:
-        warnings.append("data_checksums: off: the server doesn't notice pages that its disk has damaged")
-    return Source(
-        version,
-        number // 10000,
-        database,
-        size,
-        table_bytes,
-        tables,
-        migration[0],
-        migration[1],
-        superuser,
-        checksums,
-        tuple(warnings),
-    )
 
 
 @dataclass
@@ -283,7 +201,7 @@ class Dumper:
         }
         self._progress.step("dump: pg_dump starts")
         pipeline = self._start(folder, source.server_major, plan, snapshot.exported)
-        reader = _Reader(snapshot.session, salt, self._server.database)
+        reader = Reader(snapshot.session, salt, self._server.database)
         try:
             self._progress.step("dump: pg_dump runs", programs=pipeline.pids())
             reader.start()
@@ -342,7 +260,7 @@ class Dumper:
                 hint="Free some space; a full disk would stop the live database.",
             )
 
-    def _judge(self, pipeline: _Pipeline, reader: _Reader, source: Source) -> None:
+    def _judge(self, pipeline: Pipeline, reader: Reader, source: Source) -> None:
         for result in pipeline.results():
             if result.rc != 0:
                 error = failure("dump", result)
@@ -356,7 +274,7 @@ class Dumper:
                 raise Retry(f"contents: {reader.error.msg}") from reader.error
             raise reader.error
 
-    def _start(self, folder: str, major: int, plan: Plan, exported: str) -> _Pipeline:
+    def _start(self, folder: str, major: int, plan: Plan, exported: str) -> Pipeline:
         program = self._runtime.program("pg_dump", major=major)
         level = "1" if plan.compression == "gzip" else "0"
         lock_timeout = max(1, int(self._lock_timeout * 1000))
@@ -372,12 +290,12 @@ class Dumper:
         target = os.path.join(folder, plan.file_name)
         processes = self._runtime.processes
         if plan.format == "directory":
-            return _Pipeline(
+            return Pipeline(
                 [processes.start([*common, "--format=directory", f"--jobs={plan.jobs}", f"--file={target}"], env=env)]
             )
         first = processes.start([*common, "--format=custom"], env=env, stdout=-1)
         if plan.compression != "zstd":
-            return _Pipeline([first], first.stdout, target)
+            return Pipeline([first], first.stdout, target)
         # The frame checksum (XXH64) is on by default; --check says that it is wanted.
         second = processes.start(
             [self._runtime.program("zstd"), "-q", "--check", "-1", f"-T{plan.jobs}", "-c"],
@@ -385,7 +303,7 @@ class Dumper:
             stdout=-1,
         )
         first.stdout.close()
-        return _Pipeline([first, second], second.stdout, target)
+        return Pipeline([first, second], second.stdout, target)
 
     def _compress_folder(self, folder: str, jobs: int) -> None:
         names = sorted(name for name in os.listdir(folder) if name != "toc.dat")
@@ -521,132 +439,6 @@ def _remove(path: str) -> None:
         shutil.rmtree(path)
     else:
         os.unlink(path)
-
-
-class _Pipeline:
-    """pg_dump, or pg_dump and zstd; what comes out last goes to a file and through SHA-256."""
-
-    def __init__(self, children: list[Child], output: t.IO[bytes] | None = None, target: str = "") -> None:
-        self._children = children
-        self._digest = hashlib.sha256()
-        self.error: BackupError | None = None
-        self._target = target
-        self._thread: threading.Thread | None = None
-        if output is not None:
-            self._thread = threading.Thread(target=self._save, args=(output,), daemon=True)
-            self._thread.start()
-
-    def _save(self, output: t.IO[bytes]) -> None:
-        try:
-            fd = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(fd, "wb", buffering=0) as out:
-                while chunk := os.read(output.fileno(), CHUNK):
-                    self._digest.update(chunk)
-                    view = memoryview(chunk)
-                    while view:
-                        view = view[out.write(view) :]
-                os.fsync(out.fileno())
-        except OSError as exc:
-            self.error = BackupError(f"{self._target}: {exc.strerror}", hint="Is the disk full or broken?")
-        finally:
-            with contextlib.suppress(OSError, ValueError):
-                output.close()
-
-    def pids(self) -> list[int]:
-        return [child.pid for child in self._children]
-
-    def poll(self) -> bool:
-        return all(child.poll() is not None for child in self._children) and (
-            self._thread is None or not self._thread.is_alive()
-        )
-
-    def failed(self) -> bool:
-        return self.error is not None or any(child.poll() not in (None, 0) for child in self._children)
-
-    def results(self) -> list[Result]:
-        """The judged ends; a program that died because a later one did comes after it."""
-        if self.failed():
-            time.sleep(0.2)
-            for child in self._children:
-                if child.poll() is None:
-                    child.stop()
-        done = [child.wait() for child in self._children]
-        # SIGPIPE or SIGTERM in the first is the consequence, not the cause.
-        return sorted(done, key=lambda result: result.rc in (-13, -15))
-
-    def sha256(self) -> str:
-        if self._thread is None:
-            return ""
-        self._thread.join()
-        return self._digest.hexdigest()
-
-    def stop(self) -> None:
-        for child in self._children:
-            child.stop()
-        if self._thread is not None:
-            self._thread.join(10)
-
-
-class _Reader:
-    """Reads counts, digests and catalogues in the snapshot's own session while pg_dump works."""
-
-    def __init__(self, session: Session, salt: str, database: str) -> None:
-        self._session, self._salt, self._database = session, salt, database
-        self.facts: dict[str, t.Any] = {}
-        self.error: BackupError | None = None
-        self._thread = threading.Thread(target=self._read, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def running(self) -> bool:
-        return self._thread.is_alive()
-
-    def join(self) -> None:
-        self._thread.join()
-
-    def wait(self, seconds: float) -> bool:
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    def _read(self) -> None:
-        try:
-            self.facts["catalogue"] = read_catalogue(self._session)
-            self.facts["contents"] = read_contents(self._session, salt=self._salt)
-            self.facts["roles"] = read_roles(self._session)
-            self.facts["database"] = read_properties(self._session, self._database)
-            self.facts["settings"], self.facts["server_files"] = _read_configuration(self._session)
-        except BackupError as exc:
-            self.error = exc
-        except Exception as exc:  # a bug must end the run, not hang it
-            self.error = BackupError(f"contents: {type(exc).__name__}: {exc}")
-
-
-def _read_configuration(session: Session) -> tuple[dict[str, str] | None, dict[str, str]]:
-    """Settings that differ from the built-in ones, and the server's configuration files."""
-    files: dict[str, str] = {}
-    session.execute("SAVEPOINT configuration")
-    try:
-        settings: dict[str, str] = dict(
-            session.query(
-                "SELECT name::text, setting::text FROM pg_catalog.pg_settings"
-                " WHERE source IN ('configuration file', 'command line', 'global') ORDER BY 1"
-            )
-        )
-        for name, sql in (
-            ("postgresql.conf", "current_setting('config_file')"),
-            ("postgresql.auto.conf", "current_setting('data_directory') || '/postgresql.auto.conf'"),
-            ("pg_hba.conf", "current_setting('hba_file')"),
-            ("pg_ident.conf", "current_setting('ident_file')"),
-        ):
-            text = session.query(f"SELECT pg_catalog.pg_read_file({sql}, 0, 1048576, true)")[0][0]
-            if text is not None:
-                files[name] = text
-    except SqlError:
-        session.execute("ROLLBACK TO SAVEPOINT configuration")
-        return None, {}
-    session.execute("RELEASE SAVEPOINT configuration")
-    return settings, files
 
 
 def describe(result: DumpResult) -> dict[str, t.Any]:

@@ -30,3 +30,7 @@ class Busy(BackupError):
 
 class Retry(BackupError):
     """This attempt failed for a reason that another attempt may not meet (locks, concurrent DDL)."""
+
+
+class Damaged(BackupError):
+    """The bytes are not a whole dump."""

@@ -14,8 +14,6 @@ import typing as t
 
 from ansible_collections.mazevault.backup.plugins.module_utils._archive import (
     Archive,
-    TocEntry,
-    dumped_by,
     opened,
     read_fully,
     read_toc,
@@ -39,6 +37,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
     literal,
     prepare_reading,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._toc import TocEntry, dumped_by
 
 # What only a superuser can create; without one these are left out and named.
 _SUPERUSER_TAGS = ("ACCESS METHOD", "EVENT TRIGGER", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA",

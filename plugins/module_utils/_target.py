@@ -10,12 +10,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock
-from ansible_collections.mazevault.backup.plugins.module_utils._archive import (
-    dumped_by,
-    identify,
-    read_fully,
-    read_toc,
-)
+from ansible_collections.mazevault.backup.plugins.module_utils._archive import identify, read_fully, read_toc
 from ansible_collections.mazevault.backup.plugins.module_utils._compare import compare_all, left_out_check
 from ansible_collections.mazevault.backup.plugins.module_utils._database import apply_sql, read_properties
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
@@ -41,6 +36,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
     qualified,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._swap import derived_name, maintenance
+from ansible_collections.mazevault.backup.plugins.module_utils._toc import dumped_by
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN, Check
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject
 

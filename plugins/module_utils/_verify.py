@@ -9,21 +9,14 @@ import os
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.mazevault.backup.plugins.module_utils._archive import (
-    Archive,
-    Damaged,
-    dumped_by,
-    identify,
-    read_fully,
-    read_toc,
-)
+from ansible_collections.mazevault.backup.plugins.module_utils._archive import Archive, identify, read_fully, read_toc
 from ansible_collections.mazevault.backup.plugins.module_utils._compare import (
     compare_all,
     compare_row_counts,
     left_out_check,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._database import read_properties
-from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
 from ansible_collections.mazevault.backup.plugins.module_utils._files import require_space, sha256_file, tree_files
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._restore import (
@@ -35,6 +28,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._restore import (
     observe,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import Scratch
+from ansible_collections.mazevault.backup.plugins.module_utils._toc import dumped_by
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, LEVELS, PASS, UNPROVEN, Check
 
 _SCRATCH_DATABASE = "mazevault_scratch"

@@ -141,7 +141,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _module
-from ansible_collections.mazevault.backup.plugins.module_utils._dump import Dumper, describe, look_at_source, make_plan
+from ansible_collections.mazevault.backup.plugins.module_utils._dump import Dumper, describe, make_plan
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     fsync_path,
@@ -152,6 +152,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     write_json,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
+from ansible_collections.mazevault.backup.plugins.module_utils._source import look_at_source
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
 
 

@@ -177,7 +177,9 @@ def run_blocks(folder: Path, server: PgServer, tools: Path) -> list[subprocess.C
     return done
 
 
-@pytest.mark.parametrize(("database", "form", "packed"), CASES)
+@pytest.mark.parametrize(
+    ("database", "form", "packed"), CASES, ids=lambda word: "odd-name" if word == ODD_NAME else word
+)
 def test_the_blocks_of_restore_md_bring_everything_back(
     source: PgServer, database: str, form: str, packed: str, tmp_path: Path
 ) -> None:

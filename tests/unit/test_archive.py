@@ -15,22 +15,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _archive
+from ansible_collections.mazevault.backup.plugins.module_utils import _archive, _toc
 from ansible_collections.mazevault.backup.plugins.module_utils._archive import (
     Archive,
-    CommandGuard,
-    Damaged,
-    RowCounter,
-    dumped_by,
     identify,
-    parse_toc,
     plaintext_sha256,
     read_fully,
     read_toc,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime
 from ansible_collections.mazevault.backup.plugins.module_utils._restore import filter_toc, may_run_in_parallel
+from ansible_collections.mazevault.backup.plugins.module_utils._stream import CommandGuard, RowCounter
+from ansible_collections.mazevault.backup.plugins.module_utils._toc import dumped_by, parse_toc
 from support.servers import PgServer, installations
 
 DATA = Path(__file__).parent / "data"
@@ -47,7 +44,7 @@ def test_every_line_of_a_real_list_is_understood(major: int) -> None:
     entries = parse_toc(text)
     lines = [line for line in text.splitlines() if line and not line.startswith(";")]
     assert [entry.line for entry in entries] == lines
-    assert {entry.tag for entry in entries} <= set(_archive._TAGS)
+    assert {entry.tag for entry in entries} <= set(_toc._TAGS)
     assert len({entry.tag for entry in entries}) > 40
     assert dumped_by(text) == (major, major)
 
