@@ -315,7 +315,7 @@ def test_a_command_with_more_than_a_token_is_found(text: bytes, found: bool) -> 
             guard = CommandGuard()
             whole = before + text
             pieces = [whole[start : start + size] for start in range(0, len(whole), size)]
-            assert (any([guard.feed(piece) for piece in pieces]) or guard.finish()) is found, (before[:5], size)
+            assert (any(guard.feed(piece) for piece in pieces) or guard.finish()) is found, (before[:5], size)
 
 
 @given(st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 6), st.integers(1, 900))
@@ -323,13 +323,13 @@ def test_a_command_with_more_than_a_token_is_found(text: bytes, found: bool) -> 
 def test_a_command_is_found_anywhere(before: int, after: int, backslashes: int, size: int) -> None:
     whole = b"a" * before + b"\\" * (backslashes + 1) + b"unrestrict `x`" + b"b" * after
     guard = CommandGuard()
-    found = any([guard.feed(whole[start : start + size]) for start in range(0, len(whole), size)]) or guard.finish()
+    found = any(guard.feed(whole[start : start + size]) for start in range(0, len(whole), size)) or guard.finish()
     assert found is (backslashes % 2 == 0)
 
 
 def test_a_run_of_backslashes_longer_than_the_memory_is_suspicious() -> None:
     guard = CommandGuard()
-    found = any([guard.feed(b"\\" * 100) for _ in range(50)])
+    found = any(guard.feed(b"\\" * 100) for _number in range(50))
     assert guard.feed(b"unrestrict `x`" + b" " * 5000) or guard.finish() or found
 
 

@@ -191,7 +191,11 @@ def test_it_waits_until_the_application_is_up() -> None:
     with served(vault()) as site:
         healthy, starting = vault(), vault(health=(503, {"status": "starting"}))
         begin = time.monotonic() + 3
-        site.answer = lambda path: (healthy if time.monotonic() > begin else starting)(path)
+
+        def answer(path: str) -> t.Any:
+            return healthy(path) if time.monotonic() > begin else starting(path)
+
+        site.answer = answer
         found = ask(site, None, timeout=30).result
     assert found["healthy"] and 0.5 <= found["waited_seconds"] < 10
     assert len(site.asked) > 1
