@@ -272,24 +272,30 @@ def _swap(module: AnsibleModule) -> dict[str, t.Any]:
         return result
     with staging.working() as progress:
         journal.path = os.path.join(staging.path, JOURNAL)
-        outcome = _guarded(server, journal, _application(params, journal), progress, staging)
-        result["evidence"] = _evidence(params["backup_root"], staging, journal, params["state"], outcome)
-    return {**result, "swap_seconds": outcome["swap_seconds"], "stopped_seconds": outcome["stopped_seconds"]}
+        outcome = _guarded(server, journal, _application(params, journal), progress, staging, params)
+    return {**result, **{key: outcome[key] for key in ("swap_seconds", "stopped_seconds", "evidence")}}
 
 
 def _guarded(
-    server: Server, journal: Journal, application: Application, progress: Progress, staging: Staging
+    server: Server,
+    journal: Journal,
+    application: Application,
+    progress: Progress,
+    staging: Staging,
+    params: dict[str, t.Any],
 ) -> dict[str, t.Any]:
+    def work() -> dict[str, t.Any]:
+        outcome = perform(server, journal, application, progress.step)
+        # Here and not by the module: that one may be dead by now.
+        evidence = _evidence(params["backup_root"], staging, journal, params["state"], outcome)
+        return {**outcome, "evidence": evidence}
+
     def rescue() -> None:
         left = load_journal(staging.path)
         if left is not None:
             finish(server, left, application)
 
-    return run_guarded(
-        lambda: perform(server, journal, application, progress.step),
-        rescue,
-        os.path.join(staging.path, "swap_result.json"),
-    )
+    return run_guarded(work, rescue, os.path.join(staging.path, "swap_result.json"))
 
 
 def _evidence(root: str, staging: Staging, journal: Journal, what: str, outcome: dict[str, t.Any]) -> str:

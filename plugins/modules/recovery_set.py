@@ -201,9 +201,10 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
     moment = _clock.now()
     taken = {
         *set_names(root),
+        *(str(entry.get("set_id") or entry.get("staging") or "") for entry in _ledger.read(root)),
         *(os.listdir(os.path.join(root, "staging")) if os.path.isdir(os.path.join(root, "staging")) else ()),
     }
-    # Two sets in one second can't have one name.
+    # Two sets in one second can't have one name, also when the first was given up: the ledger tells of both.
     while f"{_PREFIX[purpose]}_{_clock.stamp(moment)}" in taken:
         moment += _clock.SECOND
     set_id = f"{_PREFIX[purpose]}_{_clock.stamp(moment)}"

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import tempfile
 import typing as t
 import zlib
@@ -52,6 +53,9 @@ SELECT lo_from_bytea(4000 + k, (SELECT string_agg(sha256(format('lo %s %s', k, j
 NOTE = b"1000\ta9b7ba70783b617e9998dc4dd82eb3c5"  # the row of public.notes whose id is 1000
 
 
+Done = t.TypeVar("Done")
+
+
 @dataclass(frozen=True)
 class Case:
     """A published set in one form, with an untouched copy of its dump beside it."""
@@ -74,7 +78,7 @@ class Case:
         return random.Random(f"{what} {self.flow.server.major} {self.form} {self.packed}")
 
     @contextlib.contextmanager
-    def damaged(self, do: Callable[[Path], object]) -> Iterator[object]:
+    def damaged(self, do: Callable[[Path], Done]) -> Iterator[Done]:
         """The dump with a damage, for the length of a block."""
         try:
             yield do(self.dump)
@@ -202,8 +206,15 @@ def _first_stream(content: bytes) -> int:
                 return position
 
 
-def hit_data(case: Case, rng: random.Random, *, cut: bool) -> Callable[[Path], object]:
-    def do(dump: Path) -> str:
+def unwrapped(path: Path) -> bytes | None:
+    """What a compressed file holds; None when it is damaged."""
+    argv = ["zstd", "-q", "-d", "-c", path] if path.suffix == ".zst" else ["gzip", "-q", "-d", "-c", path]
+    done = subprocess.run(argv, capture_output=True, check=False)
+    return None if done.returncode else done.stdout
+
+
+def hit_data(case: Case, rng: random.Random, *, cut: bool) -> Callable[[Path], tuple[Path, str]]:
+    def do(dump: Path) -> tuple[Path, str]:
         path, first = data_of(case, dump, rng)
         content = bytearray(path.read_bytes())
         offset, bit = rng.randrange(first, len(content)), rng.randrange(8)
@@ -212,7 +223,7 @@ def hit_data(case: Case, rng: random.Random, *, cut: bool) -> Callable[[Path], o
         else:
             content[offset] ^= 1 << bit
         path.write_bytes(content)
-        return f"{'cut' if cut else 'flip'} {path.name} at {offset} (data from {first}), bit {bit}"
+        return path, f"{'cut' if cut else 'flip'} {path.name} at {offset} (data from {first}), bit {bit}"
 
     return do
 
@@ -225,8 +236,10 @@ def test_reading_finds_what_fixed_sums_hide(case: Case) -> None:
     for number in range(count(8, 150)):
         with case.damaged(hit_data(case, rng, cut=number % 4 == 3)) as done:
             verdict, checks = case.prove(case.with_fixed_sums(), "read")
-            if verdict != "fail":
-                passed.append(f"{verdict}: {done}")
+            path, said = done
+            # A stream ends within a byte: what fills that byte up is no data.
+            if verdict != "fail" and (path == case.dump or unwrapped(path) != unwrapped(case.pristine / path.name)):
+                passed.append(f"{verdict}: {said}")
             checksum = [check.verdict for check in checks if check.level == "checksum"]
             assert checksum in ([], ["pass"]), "the sums were put right"
     assert passed == []

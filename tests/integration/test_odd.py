@@ -11,16 +11,13 @@ from pathlib import Path
 import pytest
 
 from support import compare
-from support.flow import Flow
+from support.flow import FULL, Flow
 from support.odd import Variant, load_odd, run_sql
 from support.servers import PgInstall, PgServer, installation, installations
 
-VARIANTS: list[tuple[Variant, ...]] = [
-    ("subscription",),
-    ("subscription", "hash_enum"),
-    ("timeouts",),
-    ("readonly",),
-]
+EVERY: list[tuple[Variant, ...]] = [("subscription",), ("hash_enum",), ("timeouts",), ("readonly",)]
+TOGETHER: list[tuple[Variant, ...]] = [("subscription", "hash_enum"), ("timeouts", "readonly")]
+VARIANTS = EVERY if FULL else TOGETHER
 
 
 @pytest.fixture(params=installations(), ids=str)

@@ -251,6 +251,7 @@ def test_killed_module(number: signal.Signals, installation: Installation, flow:
         running.go_on()
         kill.wait_gone([running.stopped])
     wait_healthy(installation)
+    assert (flow.root / "evidence" / f"{set_id}.json").is_file(), "what was done has to be told also without the module"
     assert compare.difference(good, content(installation.server)) == []
     installation.server.query("DELETE FROM secret_versions")
     next_run(flow, installation, wanted, good)
