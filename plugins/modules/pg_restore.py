@@ -252,6 +252,11 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
     reserve = parse_size(params["reserve"], parameter="reserve")
     scratch_account(params["scratch_user"] or "")
     subject, set_installation = _chosen(params, params["set"])
+    if params["mode"] == "in_place" and subject.private is None:
+        raise BackupError(
+            f"mode: in_place: {params['set']} is no recovery set, so nobody could say whether it came back whole",
+            hint="Nothing was touched. Restore a file with mode=beside.",
+        )
     outlook = precheck(
         subject, server, runtime, installation=params["installation"] or "", set_installation=set_installation,
         accept=params["accept"], reserve=reserve,

@@ -321,3 +321,18 @@ def test_in_place_goes_back(installation: Installation, flow: Flow) -> None:
     wait_healthy(installation)
     assert compare.difference(now, content(server)) == []
     assert installation.verify_secrets().returncode == 0
+
+
+def test_in_place_refuses_a_file(installation: Installation, flow: Flow) -> None:
+    """Before the application is stopped: no manifest says what has to come back."""
+    server = installation.server
+    dump = flow.root.parent / "by-hand.dump"
+    server.run("pg_dump", "-Fc", "-f", dump)
+    safety = flow.publish(level="read")
+    before = databases(server)
+    with flow.staging("restore") as set_id:
+        outcome = in_place(flow, installation, str(dump), safety["set_id"], set_id)
+    assert outcome.rc != 0
+    assert "mode: in_place" in outcome.result["msg"]
+    assert databases(server) == before
+    assert installation.service.status("/api/v1/health") == 200
