@@ -71,7 +71,6 @@ MOMENTS = (
     *(Moment("pg_dump", step, "server") for step in DUMP[:4]),
     Moment("pg_dump", "dump: pg_dump starts", "pg_dump"),
     Moment("pg_dump", "dump: pg_dump starts", "zstd"),
-    Moment("pg_dump", "dump: read back what was written", "zstd"),
     *(Moment("backup_verify", step, "self") for step in VERIFY),
     Moment("backup_verify", "verify: read", "zstd"),
     Moment("backup_verify", "verify: read", "pg_restore"),
@@ -95,6 +94,15 @@ def server(request: pytest.FixtureRequest) -> Iterator[PgServer]:
 @pytest.fixture
 def flow(server: PgServer, tmp_path: Path) -> Flow:
     return Flow(server, tmp_path / "backups")
+
+
+def scratch(flow: Flow) -> Path:
+    """A place for scratch servers that is this test's alone, and that their account can pass through."""
+    folder = (
+        Path("/var/tmp") / f"mazevault-kill-{os.getpid()}-{hashlib.sha256(str(flow.root).encode()).hexdigest()[:8]}"
+    )
+    folder.mkdir(mode=0o711, exist_ok=True)
+    return folder
 
 
 def hashes(top: Path) -> dict[str, str]:
@@ -136,7 +144,10 @@ def complete_run(flow: Flow, moment: Moment | None, tmp_path: Path) -> tuple[str
     where = {"backup_root": str(flow.root)}
     steps: list[tuple[str, dict[str, t.Any]]] = [
         ("pg_dump", {**where, **flow.connection, **flow.programs, "set_id": set_id, "compression": "zstd", "jobs": 1}),
-        ("backup_verify", {**where, **flow.programs, "set": set_id, "level": "restore", "jobs": 1}),
+        (
+            "backup_verify",
+            {**where, **flow.programs, "set": set_id, "level": "restore", "jobs": 1, "scratch_dir": str(scratch(flow))},
+        ),
         ("recovery_set", {**where, "state": "sealed", "set_id": set_id, "installation": HOSTNAME}),
     ]
     for module, params in steps:
@@ -151,7 +162,6 @@ def complete_run(flow: Flow, moment: Moment | None, tmp_path: Path) -> tuple[str
 
 @pytest.mark.parametrize("moment", CHOSEN, ids=str)
 def test_kill(moment: Moment, flow: Flow, tmp_path: Path, record_property: t.Any) -> None:
-    others = _scratch_servers()
     former, _nobody = complete_run(flow, None, tmp_path)
     before = hashes(flow.root / "sets" / former)
 
@@ -180,11 +190,12 @@ def test_kill(moment: Moment, flow: Flow, tmp_path: Path, record_property: t.Any
     assert flow.server.query(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'mazevault.backup%'"
     ) == [(0,)]
-    assert not _scratch_servers() - others
+    assert not _scratch_servers(scratch(flow))
+    scratch(flow).rmdir()  # nothing may be left in it
 
 
-def _scratch_servers() -> set[str]:
-    """Process ids and command lines of scratch servers that run on this machine."""
+def _scratch_servers(place: Path) -> set[str]:
+    """Process ids and command lines of scratch servers that run in a folder."""
     found = set()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -192,7 +203,7 @@ def _scratch_servers() -> set[str]:
                 line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            if "mazevault-scratch-" in line and "postgres" in line and str(os.getpid()) != folder.name:
+            if f"{place}/" in line and "postgres" in line:
                 found.add(f"{folder.name} {line}")
     return found
 

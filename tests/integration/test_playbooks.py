@@ -219,8 +219,9 @@ def test_a_preview_predicts_what_the_run_does(story: Story, playbook: str) -> No
 def test_a_preview_ends_with_the_command_to_type(story: Story, playbook: str) -> None:
     (published,) = (path.name for path in (story.installation.root / "sets").iterdir())
     chosen = f" -e mazevault_restore_set={published}" if playbook == "restore_database" else ""
-    command = f"ansible-playbook mazevault.backup.{playbook} --limit {HOSTNAME}{chosen} -e mazevault_confirm={HOSTNAME}"
-    assert command in story.plays[f"{playbook} preview"].output
+    inventory = story.installation.folder / "inventory.yml"
+    command = f"ansible-playbook -i {inventory} mazevault.backup.{playbook} --limit {HOSTNAME}{chosen}"
+    assert f"{command} -e mazevault_confirm={HOSTNAME}" in story.plays[f"{playbook} preview"].output
 
 
 def spellings(secret: str) -> set[str]:

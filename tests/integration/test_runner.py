@@ -146,7 +146,7 @@ def test_an_unanswered_question_takes_the_default(unanswered: dict[str, Job], in
     assert unanswered["backup"].arguments("backup_verify")["level"] == "restore"
     sealed = unanswered["backup"].tasks["Recovery set | Publish"]["invocation"]["module_args"]
     assert (sealed["reason"], sealed["components"], sealed["site"]) == ("manual", ["postgres"], None)
-    probe = unanswered["restore_database"].tasks["Stack | Is MazeVault healthy, and do its secrets decrypt?"]
+    probe = unanswered["restore_database"].tasks["Stack | Ask MazeVault for its health and its secrets"]
     assert (probe["secrets_total"], probe["secrets_decrypted"], probe["verdict"]) == (60, 60, "pass")
     restore = unanswered["restore_database"].arguments("pg_restore")
     shown = ("mode", "accept", "application_stop", "application_start", "application_timeout", "scratch_dir")
@@ -218,7 +218,7 @@ def test_text_reaches_the_modules_as_what_it_means(answered: dict[str, Job], ins
     assert sorted(swap["accept"]) == ["logical_slots", "subscriptions"]
     assert swap["application_stop"] == installation.variables()["mazevault_stack_stop_command"]
     assert swap["application_timeout"] == 60.0
-    probe = answered["restore_database"].tasks["Stack | Is MazeVault healthy, and do its secrets decrypt?"]
+    probe = answered["restore_database"].tasks["Stack | Ask MazeVault for its health and its secrets"]
     assert (probe["secrets_total"], probe["secrets_decrypted"], probe["verdict"]) == (60, 5, "unproven")
 
 
