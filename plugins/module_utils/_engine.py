@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection: can change at any time.
-"""The container engine of a host, by its command-line program: what runs, and what is to be stopped, started, removed."""
+"""The container engine of a host, by its command-line program."""
 
 from __future__ import annotations
 
@@ -111,6 +111,6 @@ class Engine:
         """End and remove containers, with their anonymous volumes; those that are gone already don't matter."""
         if names:
             result = self.run("rm", "--force", "--volumes", *names)
-            if result.rc != 0 and "no such container" not in result.stderr.lower():
-                if "already in progress" not in result.stderr.lower():
-                    result.check(f"container: {', '.join(names)}")
+            gone = any(words in result.stderr.lower() for words in ("no such container", "already in progress"))
+            if result.rc != 0 and not gone:
+                result.check(f"container: {', '.join(names)}")
