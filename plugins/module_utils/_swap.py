@@ -21,7 +21,6 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import rea
 from ansible_collections.mazevault.backup.plugins.module_utils._process import ProcessRunner
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
     MissingDatabase,
-    PsycopgSession,
     Server,
     Session,
     SqlError,
@@ -199,7 +198,7 @@ def rename(server: Server, journal: Journal, step: t.Callable[[str], None] = lam
         admin.session("mazevault.backup swap") as session,
         _ending_sessions(admin, (journal.database, journal.incoming)),
     ):
-        session.execute("BEGIN; SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = 0")
+        session.execute("BEGIN", "SET LOCAL lock_timeout = '10s'", "SET LOCAL statement_timeout = 0")
         try:
             if (
                 oid_of(session, journal.incoming) != journal.incoming_oid
@@ -227,7 +226,7 @@ def rename(server: Server, journal: Journal, step: t.Callable[[str], None] = lam
 @contextlib.contextmanager
 def _ending_sessions(admin: Server, names: t.Sequence[str]) -> t.Iterator[None]:
     stop = threading.Event()
-    session: PsycopgSession = admin.connect("mazevault.backup swap helper")
+    session = admin.connect("mazevault.backup swap helper")
     listed = ", ".join(literal(name) for name in names)
 
     def end() -> None:
