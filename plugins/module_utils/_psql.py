@@ -88,9 +88,7 @@ class PsqlSession:
         Raises:
             SqlError: the server refused a statement, or the connection is lost.
         """
-        script = (
-            f"{sql}\n\\echo {self._mark} :ERROR :SQLSTATE\n\\echo :LAST_ERROR_MESSAGE\n\\echo {self._mark}.\n"
-        )
+        script = f"{sql}\n\\echo {self._mark} :ERROR :SQLSTATE\n\\echo :LAST_ERROR_MESSAGE\n\\echo {self._mark}.\n"
         try:
             self._child.stdin.write(script.encode("utf-8", "surrogateescape"))
             self._child.stdin.flush()
