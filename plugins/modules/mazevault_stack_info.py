@@ -20,6 +20,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
+    details: It doesn't wait for anything then.
   diff_mode:
     support: none
   idempotent:
@@ -35,6 +36,12 @@ options:
     description: Seconds to wait for an engine that doesn't answer; it may be restarting.
     type: float
     default: 30
+  wait:
+    description:
+      - Seconds to wait until what uses the database (backend and ocsp) runs, and is healthy where that is checked.
+      - What isn't ready then is no error; see RV(ready).
+    type: float
+    default: 0
 seealso:
   - module: mazevault.backup.mazevault_stack
 author:
@@ -229,6 +236,10 @@ differences:
       description: Names of environment variables that differ.
       type: list
       elements: str
+ready:
+  description: Whether what uses the database runs, and is healthy where that is checked.
+  type: bool
+  returned: success
 problems:
   description: What is wrong or worth knowing, one sentence each.
   type: list
@@ -236,6 +247,7 @@ problems:
   returned: success
 """
 
+import time
 import typing as t
 from dataclasses import replace
 
@@ -260,14 +272,13 @@ _NONE: dict[str, t.Any] = {
     "stop": [],
     "start": [],
     "differences": [],
+    "ready": False,
     "problems": [],
 }
 
 
 def _found(engine: Engine, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    stack = _compose.look(
-        engine, project=params["project"] or "", services=_stack.overrides_of(params["services"] or {})
-    )
+    stack = _look(engine, params)
     images = _compose.image_facts(engine, [found.image_id for found in stack.containers])
     stack = replace(
         stack,
@@ -284,7 +295,8 @@ def _found(engine: Engine, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     worth = _stack.problems(stack) + [_stack.said_of(entry) for entry in differing]
     if project.missing:
         worth.append(f"compose files that the containers were made from are gone: {', '.join(project.missing)}")
-    users = [found.name for found in stack.of(*_stack.DATABASE_USERS)]
+    users = stack.of(*_stack.DATABASE_USERS)
+    names = [found.name for found in users]
     return {
         **_NONE,
         "found": True,
@@ -298,9 +310,10 @@ def _found(engine: Engine, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         "containers": [found.public() for found in stack.containers],
         "roles": stack.roles,
         "postgres": _postgres(stack.postgres),
-        "stop": [engine.program, "stop", *users] if users else [],
-        "start": [engine.program, "start", *users] if users else [],
+        "stop": [engine.program, "stop", *names] if names else [],
+        "start": [engine.program, "start", *names] if names else [],
         "differences": differing,
+        "ready": bool(users) and all(found.ready for found in users),
         "problems": worth,
     }
 
@@ -318,6 +331,22 @@ def _postgres(found: _stack.Container | None) -> dict[str, t.Any] | None:
     }
 
 
+def _look(engine: Engine, params: t.Mapping[str, t.Any]) -> _stack.Stack:
+    return _compose.look(
+        engine, project=params["project"] or "", services=_stack.overrides_of(params["services"] or {})
+    )
+
+
+def _wait(engine: Engine, params: t.Mapping[str, t.Any]) -> None:
+    deadline = time.monotonic() + params["wait"]
+    while time.monotonic() < deadline:
+        stack = _compose.with_patience(lambda: _look(engine, params), timeout=params["timeout"])
+        users = stack.of(*_stack.DATABASE_USERS)
+        if users and all(found.ready for found in users):
+            return
+        time.sleep(1)
+
+
 def _absent(engine: Engine) -> str:
     try:
         return "" if engine.program else "no engine"
@@ -333,6 +362,8 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
         if reason:
             return {**_NONE, "reason": reason}
     try:
+        if params["wait"] > 0 and not module.check_mode:
+            _wait(engine, params)
         return _compose.with_patience(lambda: _found(engine, params), timeout=params["timeout"])
     except _stack.NotFound as exc:
         if params["required"]:
@@ -346,6 +377,7 @@ def main() -> t.NoReturn:
             **_compose.STACK_SPEC,
             "required": {"type": "bool", "default": True},
             "timeout": {"type": "float", "default": 30},
+            "wait": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
     )
