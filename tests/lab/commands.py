@@ -21,7 +21,7 @@ def up(place: Place, wanted: Sequence[Host]) -> None:
     """Everything that is missing; what is there and runs stays as it is."""
     started = time.monotonic()
     engine.ensure(place)
-    images.ensure(place)
+    images.ensure()
     inventory.write_keys(place)
     hosts.ensure_network(place)
     with ThreadPoolExecutor() as pool:

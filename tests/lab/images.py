@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lab's images, made of Debian packages; none comes from a container registry.
+"""The lab's images, made of Debian packages.
 
 Two bare Debian systems by mmdebstrap, Dockerfiles on top of them, so that layers are shared. An image's tag is the hash
-of everything it is made from: one that is there is never built again.
+of everything it is made from: one that is there is never built again. No container registry is asked; where one can be,
+MAZEVAULT_LAB_DEBIAN=debian takes the public bare systems from there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import nested
-from .place import HERE, TOP, Place
+from .place import HERE, TOP
 from .process import LabError, attempt, run, say
 
 LABEL = "mazevault.lab"
@@ -56,6 +57,10 @@ class System:
         return f"mazevault-lab/{self.suite}:{_digest(self.suite, LEFT_OUT, NO_START)}"
 
     def build(self) -> None:
+        if public := os.environ.get("MAZEVAULT_LAB_DEBIAN"):
+            run("docker", "pull", "--quiet", f"{public}:{self.suite}-slim")
+            run("docker", "tag", f"{public}:{self.suite}-slim", self.tag)
+            return
         words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--customize-hook={NO_START}"]
         words += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
         with tempfile.TemporaryDirectory() as folder:
@@ -66,57 +71,53 @@ class System:
 
 @dataclass(frozen=True)
 class Image:
-    """A Dockerfile's target in images/FOLDER, with further files beside it."""
+    """A Dockerfile in images/, with further files beside it."""
 
     name: str
-    folder: str
-    base: System
-    target: str = ""
+    """As compose files call it."""
+    base: Buildable
     arguments: tuple[str, ...] = ()
-    files: dict[str, Path] = field(default_factory=dict, hash=False)
+    files: dict[str, Path] = field(default_factory=dict)
     requirements: tuple[str, ...] = ()
 
     @property
     def tag(self) -> str:
-        made_from = (self.base.tag, self.target, self.arguments, self.requirements, sorted(self._context().items()))
-        return f"{self.name.partition(':')[0]}:{_digest(*made_from)}"
+        made_from = (self.base.tag, self.arguments, self.requirements, sorted(self._context().items()))
+        return f"{self._repository}:{_digest(*made_from)}"
 
     def build(self) -> None:
-        words = ["docker", "build", "--quiet", "--network", "host", "--label", f"{LABEL}=image", "--tag", self.tag]
-        for argument in (f"BASE={self.base.tag}", *self.arguments):
-            words += ["--build-arg", argument]
-        words += ["--target", self.target] if self.target else []
+        words = ["docker", "build", "--quiet", "--network=host", f"--label={LABEL}=image", f"--tag={self.tag}"]
+        words += [f"--build-arg={argument}" for argument in (f"BASE={self.base.tag}", *self.arguments)]
         run(*words, "-", data=_archive({**self._context(), **_packages(self.requirements)}))
 
+    @property
+    def _repository(self) -> str:
+        return self.name.partition(":")[0]
+
     def _context(self) -> dict[str, bytes]:
-        own = {path.name: path for path in (HERE / "images" / self.folder).iterdir()}
+        own = {path.name: path for path in (HERE / "images" / Path(self._repository).name).iterdir()}
         return {name: path.read_bytes() for name, path in {**own, **self.files}.items()}
 
 
 def _standin() -> dict[str, Path]:
-    source = TOP / "tests/standin/mazevault_standin"
-    kinds = ("*.py", "migrations/*.sql")
-    return {str(path.relative_to(source.parent)): path for kind in kinds for path in source.glob(kind)}
-
-
-def _application(name: str) -> Image:
-    return Image(
-        f"mazevault-lab/{name}:1.0.17", "mazevault", BOOKWORM, name, files=_standin(), requirements=REQUIREMENTS
-    )
+    source = TOP / "tests/standin"
+    kinds = ("mazevault_standin/*.py", "mazevault_standin/migrations/*.sql", "bin/vault-tool")
+    return {str(path.relative_to(source)): path for kind in kinds for path in source.glob(kind)}
 
 
 BOOKWORM, TRIXIE = System("bookworm"), System("trixie")
-# What the stack's compose file names; the engine of each host has them.
-STACK = (
-    Image("mazevault-lab/postgres:15", "postgres", BOOKWORM, arguments=("MAJOR=15",)),
-    Image("mazevault-lab/postgres:17", "postgres", TRIXIE, arguments=("MAJOR=17",)),
-    Image("mazevault-lab/redis:7", "redis", BOOKWORM),
-    _application("mazevault-backend"),
-    _application("mazevault-ocsp"),
-    _application("mazevault-init-certs"),
+APPLICATION = Image("mazevault-lab/application:1", BOOKWORM, files=_standin(), requirements=REQUIREMENTS)
+SERVERS = (
+    Image("mazevault-lab/postgres:15", BOOKWORM, ("MAJOR=15",)),
+    Image("mazevault-lab/postgres:17", TRIXIE, ("MAJOR=17",)),
+    Image("mazevault-lab/redis:7", BOOKWORM),
 )
-SITE = Image("mazevault-lab/site:1", "host", BOOKWORM, "site")
-BARE = Image("mazevault-lab/bare:1", "host", BOOKWORM, "bare")
+PRODUCT = tuple(
+    Image(f"mazevault-lab/{name}:1.0.17", APPLICATION)
+    for name in ("mazevault-backend", "mazevault-ocsp", "mazevault-init-certs")
+)
+HOST = Image("mazevault-lab/host:1", BOOKWORM)
+SITE, BARE = Image("mazevault-lab/site:1", HOST), Image("mazevault-lab/bare:1", HOST)
 
 
 @dataclass(frozen=True)
@@ -125,25 +126,29 @@ class Store:
 
     @property
     def tag(self) -> str:
-        return f"mazevault-lab/store:{_digest(SITE.tag, [(image.name, image.tag) for image in STACK])}"
+        return f"mazevault-lab/store:{_digest(SITE.tag, [(image.name, image.tag) for image in (*SERVERS, *PRODUCT)])}"
 
     def build(self) -> None:
-        nested.pack(SITE.tag, {image.tag: image.name for image in STACK}, self.tag, LABEL)
+        nested.pack(SITE.tag, {image.tag: image.name for image in (*SERVERS, *PRODUCT)}, self.tag, LABEL)
 
 
 STORE = Store()
 # Those of one row need only those of the rows above.
-ROWS: tuple[tuple[Buildable, ...], ...] = ((BOOKWORM, TRIXIE), (SITE, *STACK[:4]), (BARE, *STACK[4:]), (STORE,))
+ROWS: tuple[tuple[Buildable, ...], ...] = (
+    (BOOKWORM, TRIXIE),
+    (HOST, *SERVERS, APPLICATION),
+    (SITE, BARE, *PRODUCT),
+    (STORE,),
+)
 
 
-def ensure(_place: Place) -> None:
+def ensure() -> None:
     present = set(run("docker", "images", "--format", "{{.Repository}}:{{.Tag}}").split())
-    if STORE.tag in present and BARE.tag in present and SITE.tag in present:
+    if present.issuperset(image.tag for image in (SITE, BARE, STORE)):
         return
     for row in ROWS:
-        missing = [image for image in row if image.tag not in present]
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            list(pool.map(_build, missing))
+            list(pool.map(_build, [image for image in row if image.tag not in present]))
 
 
 def _build(image: Buildable) -> None:

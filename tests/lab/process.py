@@ -15,8 +15,13 @@ class LabError(Exception):
     """The lab can't go on; the text says why and what to do."""
 
 
+STARTED = time.monotonic()
+
+
 def say(text: str) -> None:
-    print(f"lab: {text}", file=sys.stderr, flush=True)
+    """One write, so that lines of several threads don't mix."""
+    sys.stderr.write(f"lab {time.monotonic() - STARTED:4.0f}s  {text}\n")
+    sys.stderr.flush()
 
 
 def run(*words: str | Path, data: bytes | None = None, env: dict[str, str] | None = None) -> str:
@@ -32,9 +37,8 @@ def run(*words: str | Path, data: bytes | None = None, env: dict[str, str] | Non
 def attempt(
     *words: str | Path, data: bytes | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    source = {"input": data} if data is not None else {"stdin": subprocess.DEVNULL}
     try:
-        return subprocess.run(words, env=env, capture_output=True, check=False, **source)  # type: ignore[call-overload, no-any-return]
+        return subprocess.run(words, env=env, input=data or b"", capture_output=True, check=False)
     except FileNotFoundError:
         raise LabError(f"there is no program {words[0]} on this machine") from None
 

@@ -18,7 +18,7 @@ from string import Template
 from . import hosts
 from .hosts import Host
 from .place import HERE, Place
-from .process import attempt, run, say, wait_for
+from .process import say, wait_for
 
 HOME = "/opt/mazevault"
 TOKEN_FILE = f"{HOME}/api-token"
