@@ -25,11 +25,15 @@ class Place:
 
     @classmethod
     def here(cls) -> Place:
-        """MAZEVAULT_LAB_FOLDER and MAZEVAULT_LAB_SUBNET (a /24) choose otherwise."""
-        folder = Path(os.environ.get("MAZEVAULT_LAB_FOLDER") or TOP / ".lab").resolve()
-        digest = hashlib.sha256(str(folder).encode()).digest()
-        subnet = os.environ.get("MAZEVAULT_LAB_SUBNET") or f"10.{200 + digest[0] % 50}.{digest[1]}.0/24"
-        return cls(folder, f"mvlab-{digest.hex()[:6]}", IPv4Network(subnet))
+        """This checkout's; MAZEVAULT_LAB_FOLDER and MAZEVAULT_LAB_SUBNET (a /24) choose otherwise."""
+        folder = os.environ.get("MAZEVAULT_LAB_FOLDER")
+        return cls.of(Path(folder) if folder else TOP / ".lab", os.environ.get("MAZEVAULT_LAB_SUBNET"))
+
+    @classmethod
+    def of(cls, folder: Path, subnet: str | None = None) -> Place:
+        digest = hashlib.sha256(str(folder.resolve()).encode()).digest()
+        network = IPv4Network(subnet or f"10.{200 + digest[0] % 50}.{digest[1]}.0/24")
+        return cls(folder.resolve(), f"mvlab-{digest.hex()[:6]}", network)
 
     def address(self, number: int) -> IPv4Address:
         return self.subnet[number]

@@ -5,17 +5,15 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import io
-import json
 import secrets
-import ssl
 import subprocess
 import tarfile
 import time
 from string import Template
 
 from . import hosts
+from .client import Client
 from .hosts import Host
 from .place import HERE, Place
 from .process import say, wait_for
@@ -23,7 +21,6 @@ from .process import say, wait_for
 HOME = "/opt/mazevault"
 TOKEN_FILE = f"{HOME}/api-token"
 DATABASE = "mazevault"
-PORT = 8443
 FOLDERS = {"backups": 0o755, "certs": 0o700, "config": 0o755, "data": 0o700, "data/postgres": 0o755}
 FOLDERS |= {"data/redis": 0o755, "logs": 0o755, "scripts": 0o755}
 COMPOSE = ("docker", "compose", "--project-name", "mazevault", "--project-directory", HOME)
@@ -45,20 +42,7 @@ def compose(place: Place, host: Host, *words: str, data: bytes | None = None) ->
 
 
 def healthy(place: Place, host: Host) -> bool:
-    """Asked from outside the host; who answers is not this question's matter, so any certificate will do."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    address = str(place.address(host.number))
-    connection = http.client.HTTPSConnection(address, PORT, timeout=5, context=context)
-    try:
-        connection.request("GET", "/api/v1/health")
-        reply = connection.getresponse()
-        return reply.status == 200 and json.loads(reply.read())["status"] == "healthy"
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
-    finally:
-        connection.close()
+    return Client(str(place.address(host.number))).healthy()
 
 
 def _install(place: Place, host: Host) -> None:
