@@ -8,7 +8,7 @@ TEST_PATH := $(CURDIR)/playbooks/collections:$(CURDIR)/tests/standin:$(CURDIR)/t
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-full lint bench clean host checks
+.PHONY: help demo test test-full lint bench clean host checks lab-up lab-down lab-test
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 12
@@ -38,6 +38,17 @@ lint: .venv/test/.ready ## style, types, and the habits that a machine can check
 
 bench: .venv/test/.ready ## measure backup and restore against the plain tools
 	PYTHONPATH="$(TEST_PATH)" .venv/test/bin/python tests/bench/bench.py
+
+LAB = .venv/test/bin/python tests/lab/lab.py
+
+lab-up: .venv/test/.ready ## real hosts to test on: Docker engine, images, three hosts (see tests/lab/README.md)
+	$(LAB) up
+
+lab-down: .venv/test/.ready ## remove the hosts; the images stay for the next time
+	$(LAB) down
+
+lab-test: .venv/test/.ready ## the tests that need the lab
+	$(PYTEST) tests/lab
 
 clean: ## remove what make made
 	rm -rf .venv .ansible tests/output demo

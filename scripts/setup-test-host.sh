@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Installs what the tests need beside Python, as root on Debian; elsewhere says what is missing.
+# Installs what the tests need beside Python, or the packages named, as root on Debian; elsewhere says what is missing.
 set -euo pipefail
 
 export PATH=$PATH:/usr/sbin:/sbin
 
-indispensable=() useful=()
-command -v zstd >/dev/null || indispensable+=(zstd)
-command -v openssl >/dev/null || indispensable+=(openssl)
-command -v strace >/dev/null || useful+=(strace)
-command -v shellcheck >/dev/null || useful+=(shellcheck)
-[[ -x /usr/lib/postgresql/15/bin/postgres || -x /usr/pgsql-15/bin/postgres ]] || useful+=(postgresql-15)
+indispensable=("$@") useful=()
+if [[ $# -eq 0 ]]; then
+    command -v zstd >/dev/null || indispensable+=(zstd)
+    command -v openssl >/dev/null || indispensable+=(openssl)
+    command -v strace >/dev/null || useful+=(strace)
+    command -v shellcheck >/dev/null || useful+=(shellcheck)
+    [[ -x /usr/lib/postgresql/15/bin/postgres || -x /usr/pgsql-15/bin/postgres ]] || useful+=(postgresql-15)
+fi
 
 missing=("${indispensable[@]}" "${useful[@]}")
 [[ ${#missing[@]} -gt 0 ]] || exit 0
@@ -19,7 +21,7 @@ missing=("${indispensable[@]}" "${useful[@]}")
 if [[ ! -e /etc/debian_version || $EUID -ne 0 ]]; then
     echo "Missing on this machine: ${missing[*]}"
     [[ ${#useful[@]} -eq 0 ]] || echo "Without ${useful[*]} the tests run on fewer versions or check less; they say so."
-    [[ ${#indispensable[@]} -eq 0 ]] || { echo "The tests can't run without: ${indispensable[*]}" >&2; exit 1; }
+    [[ ${#indispensable[@]} -eq 0 ]] || { echo "It doesn't work without: ${indispensable[*]}" >&2; exit 1; }
     exit 0
 fi
 

@@ -27,6 +27,11 @@ class Missing(BackupError):
     """There is no container or image of this name."""
 
 
+def is_away(result: Result) -> bool:
+    """Whether a command failed because no engine answered."""
+    return result.rc != 0 and any(words in result.stderr.lower() for words in _SILENT)
+
+
 class Engine:
     """One engine.
 
@@ -65,7 +70,7 @@ class Engine:
             [self.program, *arguments], env={"HOME": os.environ.get("HOME", "/")}, timeout=timeout
         )
         said = result.stderr.lower()
-        if result.rc != 0 and any(words in said for words in _SILENT):
+        if is_away(result):
             raise EngineAway(f"{self.name}: the engine doesn't answer", hint=f"systemctl start {self.name}")
         if result.rc != 0 and "permission denied" in said and "sock" in said:
             raise BackupError(f"{self.name}: this account may not use the engine", hint="Run with become, as root.")

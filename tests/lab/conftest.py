@@ -1,0 +1,51 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One lab for all tests that need hosts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import testinfra
+from testinfra.host import Host as Observer
+
+from lab import commands, hosts, stack
+from lab.client import Client
+from lab.hosts import HOSTS
+from lab.place import Place
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What tests do with hosts, which they call by their names."""
+
+    place: Place
+
+    def host(self, name: str, *, sudo: bool = True) -> Observer:
+        """Looked at over ssh, as the operator or as root."""
+        return testinfra.get_host(f"ssh://{name}", ssh_config=str(self.place.ssh_config), sudo=sudo)
+
+    def client(self, name: str) -> Client:
+        return Client.of(self.place, hosts.named(name))
+
+    def sql(self, name: str, statement: str, *, database: str = stack.DATABASE) -> str:
+        """One statement's rows as text, columns parted by |."""
+        return stack.sql(self.place, hosts.named(name), statement, database=database).strip()
+
+    def seed(self, name: str, *, size: str = "small", number: int = 1) -> None:
+        stack.seed(self.place, hosts.named(name), size=size, number=number)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Stays after the tests when it was there before them, or with MAZEVAULT_LAB_KEEP=1."""
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    place = Place.here()
+    keep = os.environ.get("MAZEVAULT_LAB_KEEP") == "1" or place.inventory.exists()
+    commands.up(place, HOSTS)
+    yield Lab(place)
+    if not keep:
+        commands.down(place, HOSTS)

@@ -1,0 +1,120 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""MazeVault's stack on a host: installed as the product's installer would, and filled with test data."""
+
+from __future__ import annotations
+
+import base64
+import io
+import secrets
+import subprocess
+import tarfile
+import time
+from string import Template
+
+from . import hosts
+from .client import Client
+from .hosts import Host
+from .place import HERE, Place
+from .process import say, wait_for
+
+HOME = "/opt/mazevault"
+TOKEN_FILE = f"{HOME}/api-token"
+DATABASE = "mazevault"
+FOLDERS = {"backups": 0o755, "certs": 0o700, "config": 0o755, "data": 0o700, "data/postgres": 0o755}
+FOLDERS |= {"data/redis": 0o755, "logs": 0o755, "scripts": 0o755}
+COMPOSE = ("docker", "compose", "--project-name", "mazevault", "--project-directory", HOME)
+
+
+def ensure(place: Place, host: Host) -> None:
+    """Installed, up, and not empty."""
+    if not hosts.succeeds(place, host, "test", "-e", f"{HOME}/.env"):
+        _install(place, host)
+    compose(place, host, "up", "--detach", "--quiet-pull")
+    wait_for(f"{host.name}: the stack's API", lambda: healthy(place, host), 120)
+    if not hosts.succeeds(place, host, "test", "-e", TOKEN_FILE):
+        seed(place, host, size="small", number=1)
+    _tell_outside(place, host)
+
+
+def compose(place: Place, host: Host, *words: str, data: bytes | None = None) -> str:
+    return hosts.inside(place, host, *COMPOSE, *words, data=data)
+
+
+def healthy(place: Place, host: Host) -> bool:
+    return Client(str(place.address(host.number))).healthy()
+
+
+def _install(place: Place, host: Host) -> None:
+    say(f"{host.name}: installing the stack")
+    values = {name: secrets.token_urlsafe(24) for name in ("postgres_password", "redis_password")}
+    values |= {name: _random_key() for name in ("master_key", "jwt_secret", "session_secret")}
+    values["cert_names"] = f"DNS:localhost,DNS:backend,DNS:{host.name},IP:127.0.0.1,IP:{place.address(host.number)}"
+    settings = Template((HERE / "stack/env.template").read_text(encoding="utf-8")).substitute(values)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        _add(archive, ".", 0o755)
+        for name, mode in FOLDERS.items():
+            _add(archive, name, mode)
+        _add(archive, "docker-compose.yml", 0o644, (HERE / "stack/docker-compose.yml").read_bytes())
+        _add(archive, ".env", 0o600, settings.encode())
+    hosts.inside(place, host, "mkdir", "--parents", HOME)
+    hosts.inside(place, host, "tar", "--extract", "--file", "-", "--directory", HOME, data=stream.getvalue())
+
+
+def _random_key() -> str:
+    """As openssl rand -base64 32 makes them."""
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _add(archive: tarfile.TarFile, name: str, mode: int, data: bytes | None = None) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.mode, entry.mtime = mode, int(time.time())
+    entry.type = tarfile.DIRTYPE if data is None else tarfile.REGTYPE
+    entry.size = len(data or b"")
+    archive.addfile(entry, io.BytesIO(data or b""))
+
+
+def seed(place: Place, host: Host, *, size: str, number: int) -> None:
+    """In place of all that is in the database; with a new API token."""
+    say(f"{host.name}: seeding {size}")
+    compose(place, host, "stop", "backend", "ocsp")
+    for statement in (f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)", f"CREATE DATABASE {DATABASE}"):
+        sql(place, host, statement, database="postgres")
+    words = ["python3", "-m", "mazevault_standin", "seed", "--size", size, "--seed", str(number)]
+    script = '"$@" --token-file /tmp/token >&2 && cat /tmp/token'
+    token = compose(place, host, "run", "--rm", "--no-deps", "--no-TTY", "backend", "sh", "-c", script, "seed", *words)
+    hosts.inside(place, host, "install", "-m", "0600", "/dev/stdin", TOKEN_FILE, data=token.encode())
+    compose(place, host, "start", "backend", "ocsp")
+    wait_for(f"{host.name}: the stack's API", lambda: healthy(place, host), 120)
+    _tell_outside(place, host)
+
+
+def _tell_outside(place: Place, host: Host) -> None:
+    """A client's token and authority."""
+    folder = place.of_host(host.name)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    token = folder / "api-token"
+    token.touch(mode=0o600)
+    token.write_text(hosts.inside(place, host, "cat", TOKEN_FILE), encoding="utf-8")
+    authority = compose(place, host, "exec", "--no-TTY", "backend", "cat", "/certs/ca.crt")
+    (folder / "ca.crt").write_text(authority, encoding="utf-8")
+
+
+def sql(place: Place, host: Host, statement: str, *, database: str = DATABASE) -> str:
+    """One statement's rows as text, columns parted by |."""
+    psql = _psql(database)
+    return compose(
+        place, host, "exec", "--no-TTY", "postgres", *psql, "--no-align", "--tuples-only", data=statement.encode()
+    )
+
+
+def sql_by_hand(place: Place, host: Host, statement: str | None, database: str) -> int:
+    """psql with its own habits, for people."""
+    words = ["docker", "exec", "--interactive", hosts.container(place, host), *COMPOSE, "exec", "--no-TTY", "postgres"]
+    words += _psql(database)
+    return subprocess.run([*words, "--command", statement] if statement else words, check=False).returncode
+
+
+def _psql(database: str) -> list[str]:
+    return ["psql", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--username", DATABASE, "--dbname", database]
