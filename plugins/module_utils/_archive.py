@@ -12,7 +12,6 @@ import os
 import select
 import tempfile
 import threading
-import time
 import typing as t
 import zlib
 from dataclasses import dataclass
@@ -193,17 +192,10 @@ def _output(child: Child, archive: Archive) -> t.Iterator[bytes]:
                 return
             yield chunk
             continue
-        read = _bytes_read(child.pid)
+        read = child.bytes_read()
         if read == last:
             raise Damaged(f"set: {archive.path}: pg_restore is stuck in it: the data don't end where they should")
         last = read
-
-
-def _bytes_read(pid: int) -> int:
-    """How much a running program has read; where the kernel doesn't say, no two answers are the same."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/io", encoding="ascii") as stream:
-        return int(stream.readline().split()[1])
-    return time.monotonic_ns()
 
 
 def pg_restore_stream(

@@ -235,7 +235,7 @@ class Dumper:
 
     def _sequences_now(self) -> list[dict[str, t.Any]]:
         with self._server.session(f"{self._application} after") as session:
-            session.execute(f"SET statement_timeout = 0; SET lock_timeout = {max(1, int(self._lock_timeout * 1000))}")
+            session.execute("SET statement_timeout = 0", f"SET lock_timeout = {max(1, int(self._lock_timeout * 1000))}")
             return _sequences(session)
 
     def _watch(self, watch: BlockWatch, folder: str) -> None:

@@ -5,20 +5,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
+from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine, EngineAway
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json, write_json
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import end_orphan
+from ansible_collections.mazevault.backup.plugins.module_utils._sidecar import reap
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
 from ansible_collections.mazevault.backup.plugins.module_utils._swap import unfinished_swap
 
 _SCRATCH = "scratch.json"
+_CONTAINERS = "containers.json"
 
 
 def note_scratch(staging: Staging, folder: str) -> None:
     """Note a scratch server's folder in staging before anything runs in it."""
     write_json(os.path.join(staging.path, _SCRATCH), {"folder": folder})
+
+
+def note_engine(staging: Staging, engine: str) -> None:
+    """Note in staging, before any container runs, which engine runs those of this run."""
+    write_json(os.path.join(staging.path, _CONTAINERS), {"engine": engine})
 
 
 def clean(staging: Staging) -> None:
@@ -33,6 +42,11 @@ def clean(staging: Staging) -> None:
             f"backup_root: {staging.root}: {staging.name} was broken off in the middle of a swap of database {swap}",
             hint="Run restore_database.yml or rollback_database.yml again: each finishes it first.",
         )
+    path = os.path.join(staging.path, _CONTAINERS)
+    if os.path.isfile(path):
+        # Without its engine no container runs; a later run finds those that come back with it.
+        with contextlib.suppress(EngineAway):
+            reap(Engine(read_json(path)["engine"]), staging.name)
     path = os.path.join(staging.path, _SCRATCH)
     if os.path.isfile(path):
         end_orphan(read_json(path)["folder"])

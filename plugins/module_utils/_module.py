@@ -11,15 +11,25 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.mazevault.backup.plugins.module_utils._container import ContainerRuntime
+from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_engine
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime, Runtime, cpu_count
+from ansible_collections.mazevault.backup.plugins.module_utils._sidecar import Limits
+from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
 
 RUNTIME_SPEC: dict[str, t.Any] = {
-    "runtime": {"type": "str", "default": "host", "choices": ["host"]},
+    "runtime": {"type": "str", "default": "host", "choices": ["host", "docker"]},
+    "container": {"type": "str"},
     "bin_dir": {"type": "path"},
-    "jobs": {"type": "int"},
+    "cpus": {"type": "float"},
+    "memory": {"type": "str"},
+    "io_weight": {"type": "int"},
 }
+JOBS_SPEC: dict[str, t.Any] = {"jobs": {"type": "int"}}
 SERVER_SPEC: dict[str, t.Any] = {
     "host": {"type": "str", "default": "localhost"},
     "port": {"type": "int", "default": 5432},
@@ -32,11 +42,55 @@ SERVER_SPEC: dict[str, t.Any] = {
 }
 
 
-def runtime_of(params: t.Mapping[str, t.Any]) -> Runtime:
+# Ended when the module ends.
+_OPENED: list[Runtime] = []
+
+
+def runtime_of(params: t.Mapping[str, t.Any], *, connected: bool = True) -> Runtime:
+    """The runtime that the options name.
+
+    Args:
+        connected: the programs talk to the installation's server.
+    Raises:
+        BackupError: naming the option that is wrong, or the container that isn't there or doesn't run.
+    """
     bin_dir = params.get("bin_dir") or ""
     if bin_dir and not os.path.isdir(bin_dir):
         raise BackupError(f"bin_dir: {bin_dir}: no such folder", hint="Name the folder of the PostgreSQL programs.")
-    return HostRuntime(bin_dir)
+    limits = _limits_of(params)
+    if params["runtime"] == "host":
+        return HostRuntime(bin_dir)
+    if not params["container"]:
+        raise BackupError(
+            f"container: missing, and runtime is {params['runtime']}",
+            hint="Name the container of the database; preflight of the role mazevault finds it.",
+        )
+    run_name = params.get("set_id") or f"look_{os.getpid()}"
+    runtime = ContainerRuntime(
+        Engine(params["runtime"]), params["container"], connected=connected, limits=limits, run=run_name
+    )
+    _OPENED.append(runtime)
+    runtime.see(params.get("passfile") or "")
+    if params.get("backup_root"):
+        runtime.see(os.path.join(params["backup_root"], "sets"))
+    return runtime
+
+
+def _limits_of(params: t.Mapping[str, t.Any]) -> Limits:
+    cpus, weight = params.get("cpus") or 0.0, params.get("io_weight") or 0
+    if not (math.isfinite(cpus) and cpus >= 0):
+        raise BackupError(f"cpus: {cpus}: not above 0", hint="Give a number of processors, such as 1.5.")
+    if weight and not 10 <= weight <= 1000:
+        raise BackupError(f"io_weight: {weight}: out of range", hint="Give a number from 10 to 1000; others have 500.")
+    memory = parse_size(params.get("memory"), parameter="memory")
+    return Limits(cpus, f"{memory}b" if memory else "", weight)
+
+
+def note_runtime(staging: Staging, runtime: Runtime) -> None:
+    """Let the programs work in staging, and a later run find what this one leaves."""
+    if runtime.name != "host":
+        note_engine(staging, runtime.name)
+    runtime.see(staging.path, writable=True)
 
 
 def jobs_of(params: t.Mapping[str, t.Any]) -> int:
@@ -48,7 +102,7 @@ def jobs_of(params: t.Mapping[str, t.Any]) -> int:
     return int(jobs)
 
 
-def server_of(params: t.Mapping[str, t.Any]) -> Server:
+def server_of(params: t.Mapping[str, t.Any], runtime: Runtime) -> Server:
     port = params["port"]
     if not 1 <= port <= 65535:
         raise BackupError(f"port: {port}: out of range", hint="Give a number from 1 to 65535.")
@@ -63,6 +117,7 @@ def server_of(params: t.Mapping[str, t.Any]) -> Server:
         passfile=params.get("passfile") or "",
         sslmode=params.get("sslmode") or "",
         sslrootcert=params.get("sslrootcert") or "",
+        connector=runtime.connect if isinstance(runtime, ContainerRuntime) else None,
     )
 
 
@@ -93,4 +148,7 @@ def run(module: AnsibleModule, action: t.Callable[[AnsibleModule], dict[str, t.A
         said = " ".join(f"{exc.filename or 'operating system'}: {exc.strerror or exc}".split())
         hint = "See to that file or folder and its rights, then run again."
         module.fail_json(msg=f"{said} -> {hint}", reason=str(exc), hint=hint)
+    finally:
+        for runtime in _OPENED:
+            runtime.close()
     module.exit_json(**result)

@@ -12,6 +12,7 @@ import pwd
 import signal
 import subprocess
 import tempfile
+import time
 import typing as t
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._errors import Ba
 
 STDERR_TAIL = 4000
 _PR_SET_PDEATHSIG = 1
+PIPE = subprocess.PIPE
+TimedOut = subprocess.TimeoutExpired
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -113,6 +116,17 @@ class Child:
         if self._popen.stdin is None:
             raise ValueError("stdin of this program is not a pipe")
         return self._popen.stdin
+
+    def bytes_read(self) -> int:
+        """How much it has read up to now; where the kernel doesn't say, no two answers are the same."""
+        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/io", encoding="ascii") as stream:
+            return int(stream.readline().split()[1])
+        return time.monotonic_ns()
+
+    def signal(self, name: str) -> None:
+        """Send a signal (`QUIT`); that the program has ended doesn't matter."""
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.send_signal(signal.Signals[f"SIG{name}"])
 
     def poll(self) -> int | None:
         return self._popen.poll()

@@ -40,6 +40,18 @@ class Runtime(t.Protocol):
 
     def version(self, program: str) -> int: ...
 
+    def see(self, path: str, *, writable: bool = False) -> None:
+        """Say, before any program runs, that programs will work with a folder or file of this host."""
+        ...
+
+    def data_folder(self, path: str) -> str:
+        """Where the folder that a server calls its data folder is on this host; empty where nobody knows."""
+        ...
+
+    def close(self) -> None:
+        """End what runs for this runtime."""
+        ...
+
 
 class HostRuntime:
     """Programs of the machine that the module runs on.
@@ -113,6 +125,15 @@ class HostRuntime:
                 raise BackupError(f"program: {program}: not a PostgreSQL program: {answer.stdout.strip()[:80]}")
             self._versions[program] = int(match.group(1))
         return self._versions[program]
+
+    def see(self, path: str, *, writable: bool = False) -> None:
+        """Programs on the host see everything."""
+
+    def data_folder(self, path: str) -> str:
+        return path
+
+    def close(self) -> None:
+        """Nothing runs for it."""
 
 
 def package_of(name: str, major: int | None) -> str:

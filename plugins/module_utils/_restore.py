@@ -29,7 +29,6 @@ from ansible_collections.mazevault.backup.plugins.module_utils._process import f
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._roles import roles_sql
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
-    PsycopgSession,
     Server,
     Session,
     SqlError,
@@ -292,7 +291,7 @@ def observe(server: Server, expected: t.Mapping[str, t.Any], *, application: str
         }
 
 
-def check_indexes(session: PsycopgSession) -> str:
+def check_indexes(session: Session) -> str:
     """Run amcheck over every B-tree index and heap where the extension exists: an empty text, or what is wrong.
 
     Raises:
@@ -300,7 +299,9 @@ def check_indexes(session: PsycopgSession) -> str:
     """
     if not session.value("SELECT count(*) FROM pg_catalog.pg_available_extensions WHERE name = 'amcheck'"):
         raise BackupError("amcheck: not available on this server")
-    session.execute("CREATE SCHEMA mazevault_amcheck; CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA mazevault_amcheck")
+    session.execute(
+        "CREATE SCHEMA mazevault_amcheck", "CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA mazevault_amcheck"
+    )
     schema = session.value(
         "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
         " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'amcheck'"

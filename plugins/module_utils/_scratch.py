@@ -3,9 +3,9 @@
 # PRIVATE to the collection: can change at any time.
 """A throw-away PostgreSQL server in which a dump is restored to prove it.
 
-A dump is code that runs with the server's rights. On the `host` runtime the server runs as an unprivileged account and,
-where the kernel allows it, in a network namespace of its own; that is for provers and the demo. It listens on one
-private socket.
+A dump is code that runs with the server's rights. In a container the server has no network, no capabilities, and only
+the dump to see. On the `host` runtime it runs as an unprivileged account and, where the kernel allows it, in a network
+namespace of its own; that is for provers and the demo. It listens on one private socket.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import tempfile
 import time
 import typing as t
 
+from ansible_collections.mazevault.backup.plugins.module_utils._container import ContainerRuntime
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree
-from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, HostProcesses
+from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, HostProcesses, ProcessRunner
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server
 
@@ -56,6 +57,9 @@ class Scratch:
         superuser: name of the bootstrap superuser; the source's, or its objects find no owner.
         account: operating-system account when run as root; empty: `postgres`, else `nobody`.
         preload: the source's shared_preload_libraries.
+        sees: folders and files that the programs which load the dump read.
+    Attributes:
+        runtime: where the programs that talk to the server have to run.
     """
 
     def __init__(
@@ -68,9 +72,12 @@ class Scratch:
         account: str = "",
         preload: str = "",
         register: t.Callable[[str], None] = lambda _folder: None,
+        sees: t.Sequence[str] = (),
     ) -> None:
-        self._runtime, self._major, self._superuser = runtime, major, superuser
-        self._account = scratch_account(account)
+        self._cage = runtime.caged() if isinstance(runtime, ContainerRuntime) else None
+        self.runtime: Runtime = self._cage or runtime
+        self._major, self._superuser, self._sees = major, superuser, sees
+        self._account = "" if self._cage else scratch_account(account)
         self._preload, self._register = preload, register
         self._work = work
         self.isolated = False
@@ -89,21 +96,18 @@ class Scratch:
         self._stop()
 
     def server(self, database: str) -> Server:
-        return Server(host=self._socket, port=5432, user=self._superuser, database=database)
+        connector = self._cage.connect if self._cage else None
+        return Server(self._socket, 5432, self._superuser, database, connector=connector)
 
     def _start(self) -> None:
-        initdb = self._runtime.program("initdb", major=self._major)
-        postgres = self._runtime.program("postgres", major=self._major)
+        initdb = self.runtime.program("initdb", major=self._major)
+        postgres = self.runtime.program("postgres", major=self._major)
         self._folder = self._socket = tempfile.mkdtemp(prefix=PREFIX, dir=self._work)
         self._register(self._folder)
         if len(self._folder) > _LONGEST_SOCKET_FOLDER:
             self._socket = tempfile.mkdtemp(prefix=PREFIX)
         data = os.path.join(self._folder, "data")
-        if self._account:
-            entry = pwd.getpwnam(self._account)
-            for folder in (self._folder, self._socket):
-                os.chown(folder, entry.pw_uid, entry.pw_gid)
-        processes = HostProcesses(user=self._account or None)
+        processes, starter = self._caged() if self._cage else self._on_host()
         processes.run(
             [initdb, f"--pgdata={data}", f"--username={self._superuser}", "--auth=trust", "--encoding=UTF8",
              "--locale=C", "--no-sync", "--no-instructions"],
@@ -116,11 +120,35 @@ class Scratch:
         }
         with open(os.path.join(data, "postgresql.auto.conf"), "a", encoding="utf-8") as stream:
             stream.writelines(f"{key} = {value or chr(39) * 2}\n" for key, value in settings.items())
-        prefix = _network_namespace(self._account)
-        self.isolated = bool(prefix)
-        starter = HostProcesses(user=None if prefix else self._account or None, prefix=prefix)
         self._child = starter.start([postgres, "-D", data, "-c", "port=5432"])
         self._wait_until_up(self._child)
+
+    def _on_host(self) -> tuple[ProcessRunner, ProcessRunner]:
+        """(what runs initdb, what starts the server)."""
+        if self._account:
+            entry = pwd.getpwnam(self._account)
+            for folder in (self._folder, self._socket):
+                os.chown(folder, entry.pw_uid, entry.pw_gid)
+        prefix = _network_namespace(self._account)
+        self.isolated = bool(prefix)
+        return (
+            HostProcesses(user=self._account or None),
+            HostProcesses(user=None if prefix else self._account or None, prefix=prefix),
+        )
+
+    def _caged(self) -> tuple[ProcessRunner, ProcessRunner]:
+        assert self._cage is not None
+        for folder in {self._folder, self._socket}:
+            self._cage.see(folder, writable=True)
+        for path in self._sees:
+            self._cage.see(path)
+        processes, uid = self._cage.server_processes()
+        for folder in {self._folder, self._socket}:
+            os.chown(folder, uid, -1)
+            # Clients run as we do and have no rights of their own there: they pass through to the socket.
+            os.chmod(folder, 0o711)
+        self.isolated = True
+        return processes, processes
 
     def _wait_until_up(self, child: Child) -> None:
         end = time.monotonic() + 60
@@ -142,9 +170,10 @@ class Scratch:
 
     def _stop(self) -> None:
         if self._child is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._child.pid, signal.SIGQUIT)  # immediate: nothing of it is kept
+            self._child.signal("QUIT")  # immediate: nothing of it is kept
             self._child.stop(patience=10)
+        if self._cage is not None:
+            self._cage.close()
         for folder in {self._folder, getattr(self, "_socket", "")} - {""}:
             remove_tree(folder)
 
@@ -184,9 +213,9 @@ def _network_namespace(account: str) -> tuple[str, ...]:
     return tuple(words) if works else ()
 
 
-def default_work(staging: str) -> str:
-    """Where scratch servers live: root's staging is closed to other accounts, so root uses /var/tmp."""
-    return "/var/tmp" if os.geteuid() == 0 else staging
+def default_work(runtime: Runtime, staging: str) -> str:
+    """Where scratch servers live: root's staging is closed to other accounts of the host, so root uses /var/tmp."""
+    return "/var/tmp" if os.geteuid() == 0 and not isinstance(runtime, ContainerRuntime) else staging
 
 
 def end_orphan(folder: str) -> None:

@@ -9,15 +9,13 @@ the locks can show empty tables. LOCK TABLE takes no snapshot; the first query a
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _clock
 from ansible_collections.mazevault.backup.plugins.module_utils._contents import list_tables
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import Retry
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
-    PsycopgSession,
     Server,
+    Session,
     SqlError,
     literal,
     prepare_reading,
@@ -25,21 +23,19 @@ from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
 )
 
 # lock not available, query cancelled, undefined table or schema, deadlock, "cache lookup failed"
+# Seconds without an answer after which a server counts as paused or lost.
+_SILENCE = 60.0
 RETRY_CODES = ("55P03", "57014", "42P01", "3F000", "40P01", "XX000", "42704", "42883")
 
 
 class Snapshot:
     """An open transaction whose exported snapshot serves the dump, the counts and the digests."""
 
-    def __init__(self, session: PsycopgSession, exported: str, moment: dt.datetime, version: str) -> None:
+    def __init__(self, session: Session, exported: str, recovery_point: str, version: str) -> None:
         self.session = session
         self.exported = exported
-        self.moment = moment
+        self.recovery_point = recovery_point
         self.server_version = version
-
-    @property
-    def recovery_point(self) -> str:
-        return _clock.rfc3339(self.moment)
 
     def release(self) -> None:
         self.session.close()
@@ -61,14 +57,15 @@ def take_snapshot(server: Server, application: str, *, lock_timeout: float) -> S
         session.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         patience = max(1, int(lock_timeout * 1000))
         # Some tables are locked while the next one is waited for: it is the sum that counts.
-        session.execute(f"SET LOCAL lock_timeout = {patience}; SET LOCAL statement_timeout = {patience}")
+        session.execute(f"SET LOCAL lock_timeout = {patience}", f"SET LOCAL statement_timeout = {patience}")
         names = [qualified(schema, name) for _oid, schema, name, _kind, _persistence, _condition in before]
         for start in range(0, len(names), 500):
             session.execute(f"LOCK TABLE ONLY {', ONLY '.join(names[start : start + 500])} IN ACCESS SHARE MODE")
         # statement_timestamp() is taken before the snapshot: whatever was committed before it is inside.
         moment, exported, version = session.query(
-            "SELECT pg_catalog.statement_timestamp(), pg_catalog.pg_export_snapshot(),"
-            " pg_catalog.current_setting('server_version')"
+            "SELECT pg_catalog.to_char(pg_catalog.statement_timestamp() AT TIME ZONE 'UTC',"
+            ' \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\') AS moment, pg_catalog.pg_export_snapshot() AS exported,'
+            " pg_catalog.current_setting('server_version') AS version"
         )[0]
         session.execute("SET LOCAL statement_timeout = 0")
         after = list_tables(session)
@@ -130,11 +127,12 @@ class BlockWatch:
                           FROM pg_catalog.pg_locks l CROSS JOIN ours o
                          CROSS JOIN LATERAL (SELECT pg_catalog.pg_blocking_pids(l.pid) AS pids) b
                          WHERE NOT l.granted AND l.waitstart IS NOT NULL)
-                    SELECT coalesce(max(seconds) FILTER (WHERE for_us AND NOT own), 0),
-                           coalesce(max(seconds) FILTER (WHERE own), 0),
+                    SELECT coalesce(max(seconds) FILTER (WHERE for_us AND NOT own), 0) AS others,
+                           coalesce(max(seconds) FILTER (WHERE own), 0) AS own,
                            coalesce(bool_or(own AND EXISTS (SELECT FROM waiting w WHERE w.pid = ANY (waiting.pids)
-                                                               AND w.for_us AND NOT w.own)), false)
-                      FROM waiting"""
+                                                               AND w.for_us AND NOT w.own)), false) AS circle
+                      FROM waiting""",
+                timeout=_SILENCE,
             )[0]
         )
 

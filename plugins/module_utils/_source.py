@@ -49,7 +49,7 @@ def look_at_source(session: Session, database: str, *, lock_timeout: float = 2.0
     Args:
         lock_timeout: seconds to wait for a table that somebody has locked.
     """
-    session.execute(f"SET statement_timeout = 0; SET lock_timeout = {max(1, int(lock_timeout * 1000))}")
+    session.execute("SET statement_timeout = 0", f"SET lock_timeout = {max(1, int(lock_timeout * 1000))}")
     version, number, size, superuser, checksums = session.query(
         """SELECT pg_catalog.current_setting('server_version'), pg_catalog.current_setting('server_version_num')::int,
                   pg_catalog.pg_database_size(pg_catalog.current_database()),

@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 import typing as t
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 
@@ -89,11 +89,35 @@ class SqlError(BackupError):
 
 
 class Session(t.Protocol):
-    """What the rest of the collection asks of a database session."""
+    """What the rest of the collection asks of a database session in autocommit mode.
 
-    def query(self, sql: str) -> list[Row]: ...
+    Attributes:
+        pid: the server's process.
+        version: server_version_num.
+    """
 
-    def execute(self, sql: str) -> None: ...
+    pid: int
+    version: int
+
+    def query(self, sql: str, *, timeout: float | None = None) -> list[Row]:
+        """The rows of one SELECT.
+
+        Numbers (not numeric), booleans, texts, arrays of them, JSON and NULL have the Python types that one expects;
+        a statement must cast everything else to text.
+
+        Args:
+            timeout: seconds after which a server that doesn't answer is given up, and the session with it. A session
+                by psycopg2 can't do that and waits.
+        """
+        ...
+
+    def value(self, sql: str) -> t.Any:
+        """The first column of the first row, or None."""
+        ...
+
+    def execute(self, *statements: str) -> None:
+        """Statements without an answer, sent as one; several are one transaction outside of one."""
+        ...
 
     def cancel(self) -> None: ...
 
@@ -107,6 +131,7 @@ class Server:
     Attributes:
         host: name, address, or the folder of the socket.
         passfile: a libpq password file (`host:port:database:user:password`, mode 0600), or empty.
+        connector: opens the sessions, given this server and an application name.
     """
 
     host: str
@@ -116,6 +141,7 @@ class Server:
     passfile: str = ""
     sslmode: str = ""
     sslrootcert: str = ""
+    connector: t.Callable[[Server, str], Session] | None = field(default=None, compare=False, repr=False)
 
     def on(self, database: str) -> Server:
         return replace(self, database=database)
@@ -154,11 +180,11 @@ class Server:
                 hint=f"chmod 600 {self.passfile}",
             )
 
-    def connect(self, application: str = "mazevault.backup") -> PsycopgSession:
-        return PsycopgSession(self, application)
+    def connect(self, application: str = "mazevault.backup") -> Session:
+        return (self.connector or PsycopgSession)(self, application)
 
     @contextlib.contextmanager
-    def session(self, application: str = "mazevault.backup") -> t.Iterator[PsycopgSession]:
+    def session(self, application: str = "mazevault.backup") -> t.Iterator[Session]:
         opened = self.connect(application)
         try:
             yield opened
@@ -167,7 +193,7 @@ class Server:
 
 
 class PsycopgSession:
-    """A session in autocommit mode: a transaction is what the caller begins."""
+    """A session by psycopg2, for servers that are reached over a socket from here."""
 
     def __init__(self, server: Server, application: str) -> None:
         if not HAS_PSYCOPG2:
@@ -192,7 +218,7 @@ class PsycopgSession:
                 **extra,
             )
         except psycopg2.OperationalError as exc:
-            raise _connection_error(server, str(exc)) from None
+            raise connection_error(server, str(exc)) from None
         self._connection.autocommit = True
         self.pid: int = self._connection.get_backend_pid()
         self.version: int = self._connection.server_version
@@ -203,17 +229,16 @@ class PsycopgSession:
                 hint="PostgreSQL 14 or newer is needed (MazeVault runs on 15 and newer).",
             )
 
-    def query(self, sql: str) -> list[Row]:
+    def query(self, sql: str, *, timeout: float | None = None) -> list[Row]:
         with self._running(sql) as cursor:
             return t.cast("list[Row]", cursor.fetchall())
 
     def value(self, sql: str) -> t.Any:
-        """The first column of the first row, or None."""
         rows = self.query(sql)
         return rows[0][0] if rows else None
 
-    def execute(self, sql: str) -> None:
-        with self._running(sql):
+    def execute(self, *statements: str) -> None:
+        with self._running("; ".join(statements)):
             pass
 
     @contextlib.contextmanager
@@ -236,7 +261,7 @@ class PsycopgSession:
 
 def prepare_reading(session: Session) -> None:
     """Pin everything that changes how values are written; refuse settings that hide damage."""
-    session.execute("; ".join(f"SET {setting}" for setting in READING))
+    session.execute(*(f"SET {setting}" for setting in READING))
     available: dict[str, str] = dict(
         session.query(
             "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ('zero_damaged_pages',"
@@ -256,7 +281,8 @@ def prepare_reading(session: Session) -> None:
         session.execute("SET restrict_nonsystem_relation_kind='view, foreign-table'")
 
 
-def _connection_error(server: Server, text: str) -> BackupError:
+def connection_error(server: Server, text: str) -> BackupError:
+    """What libpq's words mean for whoever set the options."""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
     where = f"{server.host}:{server.port}"
     if "password authentication failed" in text or "no password supplied" in text:

@@ -87,6 +87,12 @@ class Staging:
     def report_path(self, component: str) -> str:
         return os.path.join(self.path, f"{component}.json")
 
+    def work(self) -> str:
+        """A folder for unpacked copies; apart, so that a container can see it without all the rest."""
+        path = os.path.join(self.path, "work")
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        return path
+
     def exists(self) -> bool:
         return os.path.isdir(self.path)
 

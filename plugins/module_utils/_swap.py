@@ -16,12 +16,12 @@ import typing as t
 from dataclasses import asdict, dataclass, field
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock
+from ansible_collections.mazevault.backup.plugins.module_utils._engine import is_away
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json, write_json
 from ansible_collections.mazevault.backup.plugins.module_utils._process import ProcessRunner
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
     MissingDatabase,
-    PsycopgSession,
     Server,
     Session,
     SqlError,
@@ -151,34 +151,45 @@ class Application:
             self._processes.run(self._stop, timeout=self._timeout).check("application: stop")
 
     def start(self) -> None:
-        if self._start:
-            self._processes.run(self._start, timeout=self._timeout).check(
-                "application: start", hint=f"Start it by hand: {' '.join(self._start)}"
-            )
+        """Start it; an engine that is being restarted is waited for, so that the application doesn't stay down."""
+        if not self._start:
+            return
+        end = time.monotonic() + self._timeout
+        while True:
+            result = self._processes.run(self._start, timeout=self._timeout)
+            if not is_away(result) or time.monotonic() > end:
+                break
+            time.sleep(1)
+        result.check("application: start", hint=f"Start it by hand: {' '.join(self._start)}")
 
 
 def perform(
     server: Server, journal: Journal, application: Application, step: t.Callable[[str], None]
 ) -> dict[str, t.Any]:
     """Stop the application, swap, start it whatever happened."""
-    started = time.monotonic()
-    journal.enter("stopping")
-    step("swap: stop the application")
-    try:
-        application.stop()
-        journal.enter("swapping")
-        step("swap: rename")
-        begin = time.monotonic()
-        rename(server, journal, step)
-        swap_seconds = time.monotonic() - begin
-        journal.enter("swapped")
-        step("swap: renamed")
-    except BaseException:
-        finish(server, journal, application)
-        raise
-    step("swap: start the application")
-    application.start()
-    stopped_seconds = time.monotonic() - started
+    # Whatever takes time to begin begins before the application is stopped.
+    with _sessions(server) as (session, helper):
+        started = begin = time.monotonic()
+        journal.enter("stopping")
+        step("swap: stop the application")
+        try:
+            application.stop()
+            journal.enter("swapping")
+            step("swap: rename")
+            begin = time.monotonic()
+            _rename(session, helper, journal, step)
+            swap_seconds = time.monotonic() - begin
+            journal.enter("swapped")
+            step("swap: renamed")
+        except BaseException as exc:
+            # A connection that was lost at the commit leaves open what the server did.
+            if finish(server, journal, application) != "done" or not isinstance(exc, BackupError):
+                raise
+            swap_seconds = time.monotonic() - begin
+        else:
+            step("swap: start the application")
+            application.start()
+        stopped_seconds = time.monotonic() - started
     journal.enter("started")
     step("swap: started")
     journal.enter("done")
@@ -189,17 +200,21 @@ def perform(
     }
 
 
-def rename(server: Server, journal: Journal, step: t.Callable[[str], None] = lambda _name: None) -> None:
+@contextlib.contextmanager
+def _sessions(server: Server) -> t.Iterator[tuple[Session, Session]]:
+    """(session that renames, session that ends others)."""
+    admin = maintenance(server)
+    with admin.session("mazevault.backup swap") as session, admin.session("mazevault.backup swap helper") as helper:
+        yield session, helper
+
+
+def _rename(session: Session, helper: Session, journal: Journal, step: t.Callable[[str], None]) -> None:
     """Both renames in one transaction, while a second session ends whoever is connected.
 
     The first rename takes the database's lock: new connections wait for the commit instead of being refused.
     """
-    admin = maintenance(server)
-    with (
-        admin.session("mazevault.backup swap") as session,
-        _ending_sessions(admin, (journal.database, journal.incoming)),
-    ):
-        session.execute("BEGIN; SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = 0")
+    with _ending_sessions(helper, (journal.database, journal.incoming)):
+        session.execute("BEGIN", "SET LOCAL lock_timeout = '10s'", "SET LOCAL statement_timeout = 0")
         try:
             if (
                 oid_of(session, journal.incoming) != journal.incoming_oid
@@ -217,7 +232,11 @@ def rename(server: Server, journal: Journal, step: t.Callable[[str], None] = lam
                 session.execute(f"COMMENT ON DATABASE {ident(journal.database)} IS {literal(journal.comment)}")
             step("swap: before the commit")
             session.execute("COMMIT")
-        except SqlError as exc:
+        except BaseException as exc:
+            with contextlib.suppress(BackupError):
+                session.execute("ROLLBACK")
+            if not isinstance(exc, SqlError):
+                raise
             raise BackupError(
                 f"database: {journal.database}: the swap was refused, nothing was changed: {exc.msg}",
                 hint="The live database is as it was.",
@@ -225,9 +244,8 @@ def rename(server: Server, journal: Journal, step: t.Callable[[str], None] = lam
 
 
 @contextlib.contextmanager
-def _ending_sessions(admin: Server, names: t.Sequence[str]) -> t.Iterator[None]:
+def _ending_sessions(session: Session, names: t.Sequence[str]) -> t.Iterator[None]:
     stop = threading.Event()
-    session: PsycopgSession = admin.connect("mazevault.backup swap helper")
     listed = ", ".join(literal(name) for name in names)
 
     def end() -> None:
@@ -246,7 +264,6 @@ def _ending_sessions(admin: Server, names: t.Sequence[str]) -> t.Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        session.close()
 
 
 def finish(server: Server, journal: Journal, application: Application) -> str:

@@ -27,7 +27,6 @@ from ansible_collections.mazevault.backup.plugins.module_utils._restore import (
 from ansible_collections.mazevault.backup.plugins.module_utils._roles import missing_roles, read_roles
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import Scratch
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
-    PsycopgSession,
     Server,
     Session,
     SqlError,
@@ -103,7 +102,7 @@ def precheck(
             roles = missing_roles(subject.private["roles"], session)
             _check_extensions(session, subject.private)
         needed = _needed_bytes(subject)
-        local = _local_data_folder(session)
+        local = _local_data_folder(session, runtime)
         if local:
             require_space(
                 local, needed, parameter="server", what="the restored database beside the live one", reserve=reserve
@@ -169,13 +168,14 @@ def _needed_bytes(subject: Subject) -> int:
     return size * 8 + (64 << 20)
 
 
-def _local_data_folder(session: Session) -> str:
+def _local_data_folder(session: Session, runtime: Runtime) -> str:
     """The server's data folder where it is on this machine and ours to see, else an empty string."""
     try:
         folder = session.query("SELECT pg_catalog.current_setting('data_directory')")[0][0]
     except SqlError:
         return ""
-    return folder if folder and os.path.isfile(os.path.join(folder, "PG_VERSION")) else ""
+    here = runtime.data_folder(folder) if folder else ""
+    return here if here and os.path.isfile(os.path.join(here, "PG_VERSION")) else ""
 
 
 def _compare_live(server: Server, subject: Subject) -> tuple[int | None, tuple[str, ...]]:
@@ -185,7 +185,7 @@ def _compare_live(server: Server, subject: Subject) -> tuple[int | None, tuple[s
     total, differing = 0, []
     try:
         with server.session(_APPLICATION) as session:
-            session.execute("SET statement_timeout = '60s'; SET lock_timeout = '2s'; SET row_security = off")
+            session.execute("SET statement_timeout = '60s'", "SET lock_timeout = '2s'", "SET row_security = off")
             for entry in subject.private["tables"]:
                 name = f"{entry['schema']}.{entry['name']}"
                 try:
@@ -345,12 +345,13 @@ def _rehearse(subject: Subject, server: Server, runtime: Runtime, places: Places
         superuser=roles["bootstrap"] or "postgres",
         account=places.account,
         register=places.register,
+        sees=(archive.path, places.work),
     ) as scratch:
         with scratch.server("template1").session() as admin:
             create_roles(admin, roles, login=False, superuser=True, version=admin.version)
             create_database(admin, "rehearsal", {**_model(subject, server, live), "tablespace": None})
         load(
-            runtime,
+            scratch.runtime,
             scratch.server("rehearsal"),
             archive,
             jobs=jobs,
@@ -360,7 +361,7 @@ def _rehearse(subject: Subject, server: Server, runtime: Runtime, places: Places
         )
 
 
-def drop_leftovers(session: PsycopgSession, database: str) -> list[str]:
+def drop_leftovers(session: Session, database: str) -> list[str]:
     """Drop databases that dead restores left behind; they carry our mark as their comment."""
     prefix = derived_name(database, "restore", "")
     rows = session.query(

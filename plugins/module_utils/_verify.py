@@ -221,6 +221,7 @@ def _restore(
         account=places.account,
         preload=preload,
         register=places.register,
+        sees=(archive.path, places.work),
     ) as scratch:
         try:
             target = scratch.server(_SCRATCH_DATABASE)
@@ -229,7 +230,7 @@ def _restore(
                 create_database(admin, _SCRATCH_DATABASE, {**private["database"], "tablespace": None})
             step("verify: restore into scratch")
             loaded = load(
-                runtime,
+                scratch.runtime,
                 target,
                 archive,
                 jobs=jobs,
@@ -256,7 +257,7 @@ def _restore(
 def _amcheck(scratch: Scratch) -> Check:
     with scratch.server(_SCRATCH_DATABASE).session() as session:
         # The restored database's own settings and event triggers have no say here.
-        session.execute("SET default_transaction_read_only = off; SET session_replication_role = replica")
+        session.execute("SET default_transaction_read_only = off", "SET session_replication_role = replica")
         try:
             wrong = check_indexes(session)
         except BackupError as exc:

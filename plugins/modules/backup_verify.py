@@ -19,6 +19,7 @@ extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
   - mazevault.backup._postgres.runtime
+  - mazevault.backup._postgres.jobs
 attributes:
   check_mode:
     support: full
@@ -158,6 +159,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _m
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import clean, note_scratch
+from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import write_record
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
@@ -188,12 +190,15 @@ def _subject(params: dict[str, t.Any]) -> tuple[Subject, str | None, Staging | N
 
 @contextlib.contextmanager
 def _place(
-    params: dict[str, t.Any], staging: Staging | None
+    params: dict[str, t.Any], staging: Staging | None, runtime: Runtime
 ) -> t.Iterator[tuple[str, Progress, t.Callable[[str], None]]]:
     """(work folder, progress, where scratch servers are registered): in the open set, or in a folder of its own."""
     root = params["backup_root"]
     if staging is None and not root:
-        with tempfile.TemporaryDirectory(prefix="mazevault-verify-") as work:
+        with tempfile.TemporaryDirectory(prefix="mazevault-verify-") as place:
+            work = os.path.join(place, "work")
+            os.mkdir(work, 0o700)
+            runtime.see(work)
             yield work, Progress(), lambda _folder: None
         return
     own = staging is None
@@ -203,20 +208,24 @@ def _place(
     here = staging
     try:
         with here.working() as progress:
-            yield here.path, progress, lambda folder: note_scratch(here, folder)
+            _module.note_runtime(here, runtime)
+            yield here.work(), progress, lambda folder: note_scratch(here, folder)
     finally:
         if own:
+            runtime.close()
             remove_tree(staging.path)
 
 
 def _verify(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
-    runtime, jobs = _module.runtime_of(params), _module.jobs_of(params)
+    runtime, jobs = _module.runtime_of(params, connected=False), _module.jobs_of(params)
     reserve = parse_size(params["reserve"], parameter="reserve")
     wanted = params["level"]
     subject, set_id, staging = _subject(params)
+    runtime.see(subject.folder or subject.path)
     started = time.monotonic()
-    scratch_account(params["scratch_user"] or "")
+    if runtime.name == "host":
+        scratch_account(params["scratch_user"] or "")
     if params["scratch_dir"] and not os.path.isdir(params["scratch_dir"]):
         raise BackupError(
             f"scratch_dir: {params['scratch_dir']}: no such folder", hint="Name a folder with room for the database."
@@ -226,10 +235,10 @@ def _verify(module: AnsibleModule) -> dict[str, t.Any]:
     if climb in ("toc", "checksum"):
         checks = prove(subject, climb, runtime, Places("", ""), jobs=jobs, step=lambda _name: None)
     else:
-        with _place(params, staging) as (work, progress, register):
+        with _place(params, staging, runtime) as (work, progress, register):
             places = Places(
                 work=work,
-                scratch=params["scratch_dir"] or default_work(work),
+                scratch=params["scratch_dir"] or default_work(runtime, os.path.dirname(work)),
                 account=params["scratch_user"] or "",
                 reserve=reserve,
                 register=register,
@@ -261,6 +270,7 @@ def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
             **_module.RUNTIME_SPEC,
+            **_module.JOBS_SPEC,
             "set": {"type": "str", "required": True},
             "backup_root": {"type": "path"},
             "level": {"type": "str", "default": "restore", "choices": ["toc", "checksum", "read", "restore"]},

@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - mazevault.backup._attributes.actiongroup
   - mazevault.backup._postgres
   - mazevault.backup._postgres.runtime
+  - mazevault.backup._postgres.jobs
 attributes:
   check_mode:
     support: full
@@ -171,7 +172,8 @@ def _dump(module: AnsibleModule) -> dict[str, t.Any]:
         if params[name] == "":
             raise BackupError(f"{name}: empty", hint="Name a new folder (dest), or the id of an open set (set_id).")
     reserve = parse_size(params["reserve"], parameter="reserve")
-    server, runtime, jobs = _module.server_of(params), _module.runtime_of(params), _module.jobs_of(params)
+    runtime, jobs = _module.runtime_of(params), _module.jobs_of(params)
+    server = _module.server_of(params, runtime)
     dest, report, staging = _target(params)
     if staging is None:
         if os.path.lexists(dest):
@@ -179,6 +181,9 @@ def _dump(module: AnsibleModule) -> dict[str, t.Any]:
                 f"dest: {dest}: exists already", hint="A dump never overwrites anything; name a new folder."
             )
         private_folder(os.path.dirname(dest), parameter="dest")
+        runtime.see(os.path.dirname(dest), writable=True)
+    elif not module.check_mode:
+        _module.note_runtime(staging, runtime)
     with server.session("mazevault.backup look") as session:
         source = look_at_source(session, server.database, lock_timeout=min(2.0, params["block_limit"] / 2))
     runtime.program("pg_dump", major=source.server_major)
@@ -281,6 +286,7 @@ def main() -> t.NoReturn:
         argument_spec={
             **_module.SERVER_SPEC,
             **_module.RUNTIME_SPEC,
+            **_module.JOBS_SPEC,
             "dest": {"type": "path"},
             "backup_root": {"type": "path"},
             "set_id": {"type": "str"},

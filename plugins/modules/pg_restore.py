@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - mazevault.backup._attributes.actiongroup
   - mazevault.backup._postgres
   - mazevault.backup._postgres.runtime
+  - mazevault.backup._postgres.jobs
 attributes:
   check_mode:
     support: full
@@ -201,8 +202,11 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import wri
 from ansible_collections.mazevault.backup.plugins.module_utils._guard import run_guarded
 from ansible_collections.mazevault.backup.plugins.module_utils._in_place import InPlace
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_scratch
+from ansible_collections.mazevault.backup.plugins.module_utils._process import HostProcesses
+from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
+from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
 from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
     find_set,
@@ -226,15 +230,15 @@ from ansible_collections.mazevault.backup.plugins.module_utils._verdict import F
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject, prove
 
 
-def _chosen(params: dict[str, t.Any], wanted: str) -> tuple[Subject, str]:
+def _chosen(params: dict[str, t.Any], wanted: str, server: Server, runtime: Runtime) -> tuple[Subject, str]:
     """(what to restore, the installation it belongs to); its bytes are those that were published."""
     if is_path(wanted):
         return subject_of_path(wanted), ""
     found = find_set(params["backup_root"], wanted)
     subject = subject_of_set(found, sums=True)
     if not subject.sums and subject.public is not None:
-        refuse_older_server(subject.public, _module.server_of(params))
-    checks = prove(subject, "checksum", _module.runtime_of(params), Places("", ""), jobs=1, step=lambda _name: None)
+        refuse_older_server(subject.public, server)
+    checks = prove(subject, "checksum", runtime, Places("", ""), jobs=1, step=lambda _name: None)
     wrong = [check for check in checks if check.verdict == FAIL]
     if wrong:
         raise BackupError(
@@ -248,10 +252,17 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
     if params["mode"] == "in_place":
         require_confirmation(module.check_mode, params["confirm"], params["inventory_hostname"])
-    server, runtime, jobs = _module.server_of(params), _module.runtime_of(params), _module.jobs_of(params)
+    runtime, jobs = _module.runtime_of(params), _module.jobs_of(params)
+    server = _module.server_of(params, runtime)
+    staging = Staging(params["backup_root"], params["set_id"]) if params["set_id"] else None
+    if staging is not None and not module.check_mode:
+        _module.note_runtime(staging, runtime)
+    if is_path(params["set"]):
+        runtime.see(params["set"])
     reserve = parse_size(params["reserve"], parameter="reserve")
-    scratch_account(params["scratch_user"] or "")
-    subject, set_installation = _chosen(params, params["set"])
+    if runtime.name == "host":
+        scratch_account(params["scratch_user"] or "")
+    subject, set_installation = _chosen(params, params["set"], server, runtime)
     if params["mode"] == "in_place" and subject.private is None:
         raise BackupError(
             f"mode: in_place: {params['set']} is no recovery set, so nobody could say whether it came back whole",
@@ -275,19 +286,18 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
     }
     if module.check_mode:
         return result
-    if not params["set_id"]:
+    if staging is None:
         raise BackupError("set_id: missing", hint="Open a staging folder first (recovery_set with purpose=restore).")
-    staging = Staging(params["backup_root"], params["set_id"])
     with staging.working() as progress:
         places = Places(
-            work=staging.path,
-            scratch=params["scratch_dir"] or default_work(staging.path),
+            work=staging.work(),
+            scratch=params["scratch_dir"] or default_work(runtime, staging.path),
             account=params["scratch_user"] or "",
             reserve=reserve,
             register=lambda folder: note_scratch(staging, folder),
         )
         if params["mode"] == "in_place":
-            return {**result, **_in_place(params, subject, outlook.live_exists, staging, progress)}
+            return {**result, **_in_place(params, subject, outlook.live_exists, staging, progress, server, runtime)}
         restored = restore_beside(subject, server, runtime, places, stamp=staging.stamp, jobs=jobs, step=progress.step)
         write_json(os.path.join(staging.path, "restored.json"), _for_the_swap(restored, params["set"]))
     return {
@@ -311,7 +321,13 @@ def _for_the_swap(restored: Restored, wanted: str) -> dict[str, t.Any]:
 
 
 def _in_place(
-    params: dict[str, t.Any], subject: Subject, live_exists: bool, staging: Staging, progress: Progress
+    params: dict[str, t.Any],
+    subject: Subject,
+    live_exists: bool,
+    staging: Staging,
+    progress: Progress,
+    server: Server,
+    runtime: Runtime,
 ) -> dict[str, t.Any]:
     safety = None
     if live_exists:
@@ -319,19 +335,18 @@ def _in_place(
             raise BackupError(
                 "safety_set: missing", hint="Make and prove a set of the live database first; in place drops it."
             )
-        safety = _chosen(params, params["safety_set"])[0]
-    runtime = _module.runtime_of(params)
+        safety = _chosen(params, params["safety_set"], server, runtime)[0]
     application = Application(
-        runtime.processes,
+        HostProcesses(),
         params["application_stop"],
         params["application_start"],
         timeout=params["application_timeout"],
     )
-    with maintenance(_module.server_of(params)).session() as session:
+    with maintenance(server).session() as session:
         live_oid = oid_of(session, params["database"])
     job = InPlace(
         runtime,
-        _module.server_of(params),
+        server,
         subject,
         safety,
         application,
@@ -340,8 +355,15 @@ def _in_place(
         progress.step,
         live_oid,
     )
+
+    def work() -> dict[str, t.Any]:
+        try:
+            return {"checks": [check.as_dict() for check in job.replace()]}
+        finally:
+            runtime.close()
+
     outcome = run_guarded(
-        lambda: {"checks": [check.as_dict() for check in job.replace()]},
+        work,
         job.recover,
         os.path.join(staging.path, "in_place.json"),
     )
@@ -364,6 +386,7 @@ def main() -> t.NoReturn:
         argument_spec={
             **_module.SERVER_SPEC,
             **_module.RUNTIME_SPEC,
+            **_module.JOBS_SPEC,
             "set": {"type": "str", "required": True},
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},

@@ -19,6 +19,7 @@ extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
   - mazevault.backup._postgres
+  - mazevault.backup._postgres.runtime
 attributes:
   check_mode:
     support: full
@@ -157,6 +158,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._evidence import 
 from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json
 from ansible_collections.mazevault.backup.plugins.module_utils._guard import run_guarded
 from ansible_collections.mazevault.backup.plugins.module_utils._process import HostProcesses
+from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server, Session
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
 from ansible_collections.mazevault.backup.plugins.module_utils._swap import (
@@ -244,7 +246,8 @@ def _application(params: dict[str, t.Any], journal: Journal | None = None) -> Ap
 
 def _swap(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
-    server = _module.server_of(params)
+    runtime = _module.runtime_of(params)
+    server = _module.server_of(params, runtime)
     if params["state"] == "recovered":
         return _recover(module, server)
     require_confirmation(module.check_mode, params["confirm"], params["inventory_hostname"])
@@ -272,12 +275,13 @@ def _swap(module: AnsibleModule) -> dict[str, t.Any]:
         return result
     with staging.working() as progress:
         journal.path = os.path.join(staging.path, JOURNAL)
-        outcome = _guarded(server, journal, _application(params, journal), progress, staging, params)
+        outcome = _guarded(server, runtime, journal, _application(params, journal), progress, staging, params)
     return {**result, **{key: outcome[key] for key in ("swap_seconds", "stopped_seconds", "evidence")}}
 
 
 def _guarded(
     server: Server,
+    runtime: Runtime,
     journal: Journal,
     application: Application,
     progress: Progress,
@@ -285,7 +289,10 @@ def _guarded(
     params: dict[str, t.Any],
 ) -> dict[str, t.Any]:
     def work() -> dict[str, t.Any]:
-        outcome = perform(server, journal, application, progress.step)
+        try:
+            outcome = perform(server, journal, application, progress.step)
+        finally:
+            runtime.close()
         # Here and not by the module: that one may be dead by now.
         evidence = _evidence(params["backup_root"], staging, journal, params["state"], outcome)
         return {**outcome, "evidence": evidence}
@@ -353,6 +360,7 @@ def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
             **_module.SERVER_SPEC,
+            **_module.RUNTIME_SPEC,
             "state": {"type": "str", "required": True, "choices": ["swapped", "rolled_back", "recovered"]},
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},

@@ -51,6 +51,12 @@ options:
     description: Seconds without a sign of life after which an open set counts as dead.
     type: float
     default: 120
+  root_limit:
+    description:
+      - What O(backup_root) may take at most with a new set, a size such as V(200 GB), or a share of its file system
+        such as V(60%). Unset means no limit.
+      - The new set's size is judged by the last one's. Nothing is removed to make room.
+    type: str
   installation:
     description: Name of the installation for the manifest. Required for O(state=sealed).
     type: str
@@ -170,8 +176,10 @@ from ansible.module_utils.ansible_release import __version__ as ansible_core_ver
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _module
+from ansible_collections.mazevault.backup.plugins.module_utils._ceiling import parse_limit, require_below, usage
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
+    free_bytes,
     private_folder,
     remove_tree,
     write_file,
@@ -196,6 +204,8 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
     root, purpose = module.params["backup_root"], module.params["purpose"]
     there = os.path.lexists(root)
     private_folder(root if there else os.path.dirname(os.path.abspath(root)), parameter="backup_root")
+    if purpose == "set":
+        _keep_below(root, module.params["root_limit"] or "")
     if not there and not module.check_mode:
         os.mkdir(root, 0o700)
     moment = _clock.now()
@@ -225,6 +235,14 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
     for name in removed:
         _ledger.append(root, "removed the rest of a dead run", staging=name)
     return {**result, "removed": removed, "healed": healed}
+
+
+def _keep_below(root: str, given: str) -> None:
+    limit = parse_limit(given, free_bytes(root)[1], parameter="root_limit")
+    if limit is not None:
+        sets = all_sets(root)[0]
+        last = sum(artefact["bytes"] for artefact in sets[-1].manifest["artefacts"]) if sets else 0
+        require_below(limit, used=usage(root), sets=len(set_names(root)), next_set=last, root=root, given=given)
 
 
 def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
@@ -311,6 +329,7 @@ def main() -> t.NoReturn:
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},
             "purpose": {"type": "str", "default": "set", "choices": ["set", "restore", "verify"]},
+            "root_limit": {"type": "str"},
             "stale_after": {"type": "float", "default": 120},
             "installation": {"type": "str"},
             "site": {"type": "str"},

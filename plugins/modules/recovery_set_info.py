@@ -109,6 +109,17 @@ sets:
     postgres:
       description: Public facts of the dump, null for a set without a database.
       type: dict
+space:
+  description: The file system of the backup root, or of where it will be.
+  type: dict
+  returned: success
+  contains:
+    free_bytes:
+      description: Bytes that are free.
+      type: int
+    total_bytes:
+      description: Its size.
+      type: int
 unreadable:
   description: Names of sets whose manifest can't be read.
   type: list
@@ -128,13 +139,20 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _module
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._files import free_bytes
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import all_sets, resolve, state_of
 
 
 def _act(module: AnsibleModule) -> dict[str, t.Any]:
     root, wanted = module.params["backup_root"], module.params["set"]
     good, bad = all_sets(root)
-    result: dict[str, t.Any] = {"changed": False, "sets": [state_of(found) for found in good], "unreadable": bad}
+    free, total = free_bytes(root)
+    result: dict[str, t.Any] = {
+        "changed": False,
+        "sets": [state_of(found) for found in good],
+        "space": {"free_bytes": free, "total_bytes": total},
+        "unreadable": bad,
+    }
     if not wanted:
         return result
     if "/" in wanted:

@@ -121,7 +121,7 @@ class Case:
 
     def prove(self, subject: Subject, level: str) -> tuple[str, list[Check]]:
         with tempfile.TemporaryDirectory(dir=self.flow.root) as work:
-            places = Places(work, default_work(work))
+            places = Places(work, default_work(self.runtime, work))
             checks = prove(subject, level, self.runtime, places, jobs=2, step=lambda _name: None)
         return conclude(checks, level)[0], checks
 

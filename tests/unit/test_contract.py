@@ -113,8 +113,8 @@ def test_examples_use_the_full_name(module: str) -> None:
     options = documented(module, "DOCUMENTATION")["options"]
     own = [task[f"mazevault.backup.{module}"] for task in examples if f"mazevault.backup.{module}" in task]
     assert own, "it is called by its full name"
-    fragment = (TOP / "plugins/doc_fragments/_postgres.py").read_text(encoding="utf-8")
-    shared = set(re.findall(r"^  (\w+):$", fragment, re.M))
+    fragments = [path.read_text(encoding="utf-8") for path in TOP.glob("plugins/doc_fragments/*.py")]
+    shared = {name for fragment in fragments for name in re.findall(r"^  (\w+):$", fragment, re.M)}
     assert [name for params in own for name in params if name not in options and name not in shared] == []
     words = {word.rpartition(".")[0] for task in examples for word in task if "." in word}
     assert words <= {"mazevault.backup", "ansible.builtin"}

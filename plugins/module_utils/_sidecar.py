@@ -1,0 +1,474 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# PRIVATE to the collection: can change at any time.
+"""A short-lived container of the server's own image, in which programs run beside the server.
+
+Its first process reads from ours: however we end, it ends too, and with it everything that runs in there. What programs
+read and write goes through named pipes and files in a folder that both sides see, never through the engine, whose
+streams are slow and can lose their end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import re
+import secrets
+import tempfile
+import time
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree
+from ansible_collections.mazevault.backup.plugins.module_utils._process import (
+    PIPE,
+    STDERR_TAIL,
+    Child,
+    ProcessRunner,
+    Result,
+    TimedOut,
+)
+
+LABEL = "mazevault.backup"
+RUN_LABEL = "mazevault.backup.run"
+# Process id and start of the process that the container is for: together they are never used again.
+_FOR_LABEL = "mazevault.backup.for"
+_PIPES = "mazevault-pipes-"
+# A loaded host takes seconds to start a container.
+_START_TIMEOUT = 120.0
+_KEEPER = 'echo up >"$1/up" && exec cat >/dev/null'
+# The folders of Debian's and the RPM packages are added for images whose PATH lacks them.
+_PATH = (
+    "for folder in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/local/pgsql/bin;"
+    ' do [ ! -d "$folder" ] || PATH=$PATH:$folder; done;'
+)
+_STARTER = (
+    f"umask 077; pipes=$1; shift; {_PATH}"
+    ' exec <"$pipes/in" >"$pipes/out" 2>"$pipes/err" && echo $$ >"$pipes/pid" && exec "$@"'
+)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder or file of the host that the container sees under the same path."""
+
+    path: str
+    writable: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a container may use of a busy host.
+
+    Attributes:
+        cpus: number of processors, 0 for any; beside others that are busy it gets half a share in any case.
+        memory: as the engine takes it (`2g`), empty for any.
+        io_weight: from 10 to 1000 as against 500 of everybody else, where the kernel can do that; 0 for the same.
+    """
+
+    cpus: float = 0
+    memory: str = ""
+    io_weight: int = 0
+
+    def options(self) -> list[str]:
+        options = ["--cpu-shares=512"]
+        if self.cpus:
+            options.append(f"--cpus={self.cpus:g}")
+        if self.memory:
+            options.append(f"--memory={self.memory}")
+        if self.io_weight:
+            options.append(f"--blkio-weight={self.io_weight}")
+        return options
+
+
+class Sidecar:
+    """One container and its folder of pipes; started when it is first needed.
+
+    Args:
+        image: id of the image (a name could mean another image than the one that runs).
+        network: `none`, or `container:<id>` to share a container's network.
+        run: name of the run, by which what a dead run left is found.
+        volumes: folders that the image declares as volumes (each would get an anonymous one).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        image: str,
+        *,
+        network: str,
+        mounts: t.Sequence[Mount],
+        limits: Limits,
+        run: str,
+        volumes: t.Sequence[str] = (),
+    ) -> None:
+        self._engine, self._image, self._network = engine, image, network
+        self._mounts, self._limits, self._run, self._volumes = list(mounts), limits, run, volumes
+        self._keeper: Child | None = None
+        self._owner = 0
+        self.name = ""
+        self._pipes = ""
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    def mount(self, path: str, *, writable: bool = False) -> None:
+        """Let the container see a path of the host; before it is started."""
+        if self._keeper is not None and self._owner == os.getpid():
+            raise ValueError("the container runs already")
+        known = next((mount for mount in self._mounts if mount.path == path), None)
+        if known is not None:
+            self._mounts.remove(known)
+            writable = writable or known.writable
+        self._mounts.append(Mount(path, writable))
+
+    def start(self) -> None:
+        """Start the container unless it runs. After a fork each process has its own.
+
+        Raises:
+            BackupError: it can't be started; why is in the message.
+        """
+        if self._keeper is not None and self._owner == os.getpid():
+            return
+        _remove_dead_pipes()
+        _remove_dead_sidecars(self._engine)
+        self._owner = os.getpid()
+        # Others may pass through (the server's account has to reach its own pipes) but can't list it.
+        self._pipes = tempfile.mkdtemp(prefix=f"{_PIPES}{os.getpid()}-")
+        os.chmod(self._pipes, 0o711)
+        self.name = f"mazevault-backup-{secrets.token_hex(6)}"
+        keeper = self._engine.processes.start(
+            [self._engine.program, *self._command()], env={"HOME": os.environ.get("HOME", "/")}, stdin=PIPE
+        )
+        self._keeper = keeper
+        try:
+            self._wait_until_up(keeper)
+        except BaseException:
+            self.close()
+            raise
+
+    def _command(self) -> list[str]:
+        command = [
+            "run", "--rm", "--interactive", "--pull=never", f"--name={self.name}", f"--label={LABEL}=sidecar",
+            f"--label={RUN_LABEL}={self._run}", f"--label={_FOR_LABEL}={_identity(os.getpid())}", f"--network={self._network}", "--read-only", "--cap-drop=ALL",
+            "--security-opt=no-new-privileges", "--security-opt=label=disable", "--log-driver=none",
+            f"--user={os.geteuid()}:{os.getegid()}", "--entrypoint=sh", *self._limits.options(),
+        ]  # fmt: skip
+        command += [f"--tmpfs={folder}" for folder in ("/tmp", *self._volumes)]
+        for mount in (*self._mounts, Mount(self._pipes, True)):
+            command += ["--mount", _mount_option(mount)]
+        return [*command, self._image, "-c", _KEEPER, "sh", self._pipes]
+
+    def _wait_until_up(self, keeper: Child) -> None:
+        end = time.monotonic() + _START_TIMEOUT
+        while not os.path.exists(os.path.join(self._pipes, "up")):
+            if keeper.poll() is not None:
+                done = keeper.wait()
+                words = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+                raise BackupError(
+                    f"{self._engine.name}: the container beside the server didn't start:"
+                    f" {words[0] if words else 'no reason given'}",
+                    hint="Is the database's container running, and its image on this host?",
+                    details={"stderr_tail": done.stderr},
+                )
+            if time.monotonic() > end:
+                raise BackupError(
+                    f"{self._engine.name}: the container beside the server wasn't up after {_START_TIMEOUT:.0f} s,"
+                    f" or doesn't see {self._pipes}",
+                    hint="The engine must run on this host; a remote one can't read this host's folders.",
+                )
+            time.sleep(0.01)
+
+    def folder(self) -> str:
+        """A new folder for one program's pipes."""
+        self.start()
+        return tempfile.mkdtemp(dir=self._pipes)
+
+    def execute(self, pipes: str, argv: t.Sequence[str], env: t.Mapping[str, str], user: str) -> Child:
+        """Start a program in the container whose pipes are in the folder `pipes`.
+
+        Args:
+            user: account of the image to run it as; empty: the one that we run as.
+        """
+        options = [f"--user={user}"] if user else []
+        # No value is a secret: a password file is named by its path.
+        options += [f"--env={key}={value}" for key, value in env.items()]
+        return self._engine.processes.start(
+            [self._engine.program, "exec", *options, self.name, "sh", "-c", _STARTER, "sh", pipes, *argv],
+            env={"HOME": os.environ.get("HOME", "/")},
+        )
+
+    def shell(self, script: str, *arguments: str, user: str = "") -> Result:
+        """Run a few words of shell in the container; for answers of a line or two."""
+        self.start()
+        options = [f"--user={user}"] if user else []
+        return self._engine.run("exec", *options, self.name, "sh", "-c", f"{_PATH} {script}", "sh", *arguments)
+
+    def close(self) -> None:
+        """End the container and everything in it."""
+        if self._keeper is None or self._owner != os.getpid():
+            return
+        keeper, self._keeper = self._keeper, None
+        with contextlib.suppress(OSError):
+            keeper.stdin.close()
+        try:
+            keeper.wait(10)
+        except TimedOut:
+            # A program of another account goes on, or the engine is slow.
+            with contextlib.suppress(BackupError):
+                self._engine.remove([self.name])
+            keeper.stop()
+        remove_tree(self._pipes)
+
+
+class SidecarProcesses:
+    """Starts programs: bare names in the container, absolute paths on the host.
+
+    Args:
+        user: account of the image to run the container's programs as; empty: the one that we run as.
+    """
+
+    def __init__(self, sidecar: Sidecar, host: ProcessRunner, *, user: str = "", uid: int | None = None) -> None:
+        self._sidecar, self._host, self._user, self._uid = sidecar, host, user, uid
+
+    def start(
+        self,
+        argv: t.Sequence[str],
+        *,
+        env: t.Mapping[str, str] | None = None,
+        stdin: t.IO[bytes] | int | None = None,
+        stdout: t.IO[bytes] | int | None = None,
+    ) -> Child:
+        if os.path.isabs(argv[0]):
+            return self._host.start(argv, env=env, stdin=stdin, stdout=stdout)
+        if stdin not in (None, PIPE) or stdout not in (None, PIPE):
+            raise ValueError("a program in a container is reached by pipes only")
+        return self._launch(argv, env, b"" if stdin is None else None, stdout is not None)[0]
+
+    def run(
+        self,
+        argv: t.Sequence[str],
+        *,
+        env: t.Mapping[str, str] | None = None,
+        stdin: t.IO[bytes] | bytes | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Run to the end and return stdout as text (meant for small outputs)."""
+        if os.path.isabs(argv[0]):
+            return self._host.run(argv, env=env, stdin=stdin, timeout=timeout)
+        data = b"" if stdin is None else stdin if isinstance(stdin, bytes) else stdin.read()
+        child, pipes = self._launch(argv, env, data, False)
+        try:
+            done = child.wait(timeout)
+        except TimedOut as exc:
+            child.stop()
+            raise BackupError(f"{argv[0]}: no end after {timeout:.0f} s") from exc
+        except BaseException:
+            child.stop()
+            raise
+        with open(os.path.join(pipes, "out"), encoding="utf-8", errors="replace") as stream:
+            return Result(done.argv, done.rc, stream.read(), done.stderr)
+
+    def _launch(
+        self, argv: t.Sequence[str], env: t.Mapping[str, str] | None, data: bytes | None, piped: bool
+    ) -> tuple[ContainerChild, str]:
+        """(program, folder of its pipes). `data` is all of its stdin; None: a pipe."""
+        pipes = self._sidecar.folder()
+        reading: t.IO[bytes] | None = None
+        writing: t.IO[bytes] | None = None
+        # Both ends are held open until the program has its own, so that neither side waits or sees an end too early.
+        held: list[int] = []
+        try:
+            if data is None:
+                writing, other = _pipe(os.path.join(pipes, "in"), write=True)
+                held.append(other)
+            else:
+                with open(os.path.join(pipes, "in"), "wb") as stream:
+                    stream.write(data)
+            if piped:
+                reading, other = _pipe(os.path.join(pipes, "out"), write=False)
+                held.append(other)
+            if self._uid is not None:
+                for path in (pipes, *(os.path.join(pipes, name) for name in os.listdir(pipes))):
+                    os.chown(path, self._uid, -1)
+            carrier = self._sidecar.execute(pipes, argv, {"LC_ALL": "C", "HOME": "/tmp", **(env or {})}, self._user)
+            pid = _wait_for_pid(pipes, carrier)
+        except BaseException:
+            for open_end in (reading, writing):
+                if open_end is not None:
+                    open_end.close()
+            raise
+        finally:
+            for fd in held:
+                os.close(fd)
+        return ContainerChild(argv, self._sidecar, carrier, self._user, pipes, pid, writing, reading), pipes
+
+
+class ContainerChild(Child):
+    """A program in the container; its exit status comes by the engine's program that carries it."""
+
+    def __init__(
+        self,
+        argv: t.Sequence[str],
+        sidecar: Sidecar,
+        carrier: Child,
+        user: str,
+        pipes: str,
+        inner: int,
+        writing: t.IO[bytes] | None,
+        reading: t.IO[bytes] | None,
+    ) -> None:
+        self._argv, self._sidecar, self._carrier, self._user = tuple(argv), sidecar, carrier, user
+        self._pipes, self._inner = pipes, inner
+        self._writing, self._reading = writing, reading
+
+    @property
+    def pid(self) -> int:
+        """Of the engine's program on the host."""
+        return self._carrier.pid
+
+    @property
+    def stdout(self) -> t.IO[bytes]:
+        if self._reading is None:
+            raise ValueError("stdout of this program is not a pipe")
+        return self._reading
+
+    @property
+    def stdin(self) -> t.IO[bytes]:
+        if self._writing is None:
+            raise ValueError("stdin of this program is not a pipe")
+        return self._writing
+
+    def bytes_read(self) -> int:
+        if self._inner:
+            words = self._sidecar.shell('read -r _ count <"/proc/$1/io" && echo "$count"', str(self._inner)).stdout
+            if words.strip().isdigit():
+                return int(words)
+        return time.monotonic_ns()
+
+    def poll(self) -> int | None:
+        return self._carrier.poll()
+
+    def wait(self, timeout: float | None = None) -> Result:
+        carried = self._carrier.wait(timeout)
+        return Result(self._argv, carried.rc, "", self._tail() + carried.stderr)
+
+    def stop(self, *, patience: float = 5.0) -> None:
+        """SIGTERM in the container, SIGKILL after `patience` seconds."""
+        for name, seconds in (("TERM", patience), ("KILL", 5.0)):
+            if self._carrier.poll() is not None:
+                break
+            self.signal(name)
+            with contextlib.suppress(TimedOut):
+                self._carrier.wait(seconds)
+        self._carrier.stop()
+        for stream in (self._writing, self._reading):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def signal(self, name: str) -> None:
+        """Send a signal; that the program is gone, or the engine away, doesn't matter."""
+        if self._inner:
+            with contextlib.suppress(BackupError):
+                self._sidecar.shell('kill -"$1" "$2"', name, str(self._inner), user=self._user)
+
+    def _tail(self) -> str:
+        try:
+            with open(os.path.join(self._pipes, "err"), "rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                stream.seek(max(0, size - STDERR_TAIL))
+                return stream.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+
+def _pipe(path: str, *, write: bool) -> tuple[t.IO[bytes], int]:
+    """(our end, the other end, to be closed once the program has opened its own)."""
+    os.mkfifo(path, 0o600)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(reading, True)
+    writing = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    if write:
+        return os.fdopen(writing, "wb"), reading
+    return os.fdopen(reading, "rb"), writing
+
+
+def _wait_for_pid(pipes: str, carrier: Child) -> int:
+    """The program's process id inside the container, once all its pipes are open; 0 when it didn't come that far."""
+    path = os.path.join(pipes, "pid")
+    while True:
+        ended = carrier.poll() is not None
+        with contextlib.suppress(OSError), open(path, encoding="ascii") as stream:
+            text = stream.read()
+            if text.endswith("\n"):
+                return int(text)
+        if ended:
+            return 0
+        time.sleep(0.005)
+
+
+def _mount_option(mount: Mount) -> str:
+    """As the engine reads it: a line of CSV, so that a path may hold commas and quotes."""
+    fields = ["type=bind", f"source={mount.path}", f"target={mount.path}"]
+    if not mount.writable:
+        fields.append("readonly")
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(fields)
+    return line.getvalue()
+
+
+def _remove_dead_pipes() -> None:
+    """Folders of pipes whose process was killed."""
+    top = tempfile.gettempdir()
+    for name in os.listdir(top):
+        match = re.fullmatch(rf"{_PIPES}(\d+)-\w+", name)
+        if match is None or os.path.exists(f"/proc/{match[1]}"):
+            continue
+        path = os.path.join(top, name)
+        with contextlib.suppress(OSError):
+            info = os.lstat(path)
+            if info.st_uid == os.geteuid() and not os.path.islink(path):
+                remove_tree(path)
+
+
+def _identity(pid: int) -> str:
+    """`<pid>-<start in clock ticks since boot>` of a process, or an empty string when there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+            words = stream.read().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return f"{pid}-{words[19]}"
+
+
+def _remove_dead_sidecars(engine: Engine) -> None:
+    """Containers whose process was killed before it held their stdin; others have ended with theirs."""
+    dead = []
+    for entry in engine.containers(**{LABEL: "sidecar"}):
+        made_for = str(entry["Config"]["Labels"].get(_FOR_LABEL, ""))
+        pid = made_for.partition("-")[0]
+        if pid.isdigit() and _identity(int(pid)) != made_for:
+            dead.append(str(entry["Id"]))
+    engine.remove(dead)
+
+
+def reap(engine: Engine, run: str) -> list[str]:
+    """Remove the containers that a dead run left, and return their names."""
+    left = [str(entry["Id"]) for entry in engine.containers(**{LABEL: "", RUN_LABEL: run})]
+    engine.remove(left)
+    return left
+
+
+def image_account(sidecar: Sidecar, *names: str) -> tuple[str, int]:
+    """(name, user id) of the first of these accounts that the container's image has."""
+    for name in names:
+        answer = sidecar.shell('id -u "$1"', name)
+        if answer.rc == 0 and answer.stdout.strip().isdigit():
+            return name, int(answer.stdout)
+    raise BackupError(f"image: none of the accounts {', '.join(names)} is in it", hint="Is it a PostgreSQL image?")
