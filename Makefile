@@ -8,7 +8,7 @@ TEST_PATH := $(CURDIR)/playbooks/collections:$(CURDIR)/tests/standin:$(CURDIR)/t
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-full lint bench clean host checks lab-up lab-down lab-test
+.PHONY: help demo test test-full lint bench clean host checks lab-up lab-down lab-test molecule
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 12
@@ -49,6 +49,10 @@ lab-down: .venv/test/.ready ## remove the hosts; the images stay for the next ti
 
 lab-test: .venv/test/.ready ## the tests that need the lab
 	$(PYTEST) tests/lab
+
+molecule: .venv/test/.ready ## the molecule scenario, on hosts of its own
+	PATH="$(CURDIR)/.venv/test/bin:$$PATH" ANSIBLE_HOME="$(CURDIR)/.venv/cache/ansible" MAZEVAULT_CHECKOUT="$(CURDIR)" \
+		MAZEVAULT_LAB_FOLDER="$(CURDIR)/.venv/lab-molecule" molecule $(or $(ARGS),test)
 
 clean: ## remove what make made
 	rm -rf .venv .ansible tests/output demo
