@@ -153,11 +153,12 @@ class Sidecar:
             raise
 
     def _command(self) -> list[str]:
+        labels = {LABEL: "sidecar", RUN_LABEL: self._run, _FOR_LABEL: _identity(os.getpid())}
         command = [
-            "run", "--rm", "--interactive", "--pull=never", f"--name={self.name}", f"--label={LABEL}=sidecar",
-            f"--label={RUN_LABEL}={self._run}", f"--label={_FOR_LABEL}={_identity(os.getpid())}", f"--network={self._network}", "--read-only", "--cap-drop=ALL",
-            "--security-opt=no-new-privileges", "--security-opt=label=disable", "--log-driver=none",
-            f"--user={os.geteuid()}:{os.getegid()}", "--entrypoint=sh", *self._limits.options(),
+            "run", "--rm", "--interactive", "--pull=never", f"--name={self.name}", f"--network={self._network}",
+            "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--security-opt=label=disable",
+            "--log-driver=none", "--shm-size=256m", f"--user={os.geteuid()}:{os.getegid()}", "--entrypoint=sh",
+            *self._limits.options(), *(f"--label={key}={value}" for key, value in labels.items()),
         ]  # fmt: skip
         command += [f"--tmpfs={folder}" for folder in ("/tmp", *self._volumes)]
         for mount in (*self._mounts, Mount(self._pipes, True)):

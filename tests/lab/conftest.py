@@ -40,12 +40,25 @@ class Lab:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    """Stays after the tests when it was there before them, or with MAZEVAULT_LAB_KEEP=1."""
+def place() -> Iterator[Place]:
+    """What is there before the tests stays after them; with MAZEVAULT_LAB_KEEP=1 all of it."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    place = Place.here()
-    keep = os.environ.get("MAZEVAULT_LAB_KEEP") == "1" or place.inventory.exists()
-    commands.up(place, HOSTS)
-    yield Lab(place)
+    found = Place.here()
+    keep = os.environ.get("MAZEVAULT_LAB_KEEP") == "1" or found.inventory.exists()
+    yield found
     if not keep:
-        commands.down(place, HOSTS)
+        commands.down(found, HOSTS)
+
+
+@pytest.fixture(scope="session")
+def lab(place: Place) -> Lab:
+    """With all hosts."""
+    commands.up(place, HOSTS)
+    return Lab(place)
+
+
+@pytest.fixture(scope="session")
+def site(place: Place) -> Lab:
+    """With mv-site-a, and whatever else runs already."""
+    commands.up(place, [hosts.named("mv-site-a")])
+    return Lab(place)

@@ -110,5 +110,9 @@ def remove(place: Place, host: Host) -> None:
 
 
 def remove_rest(place: Place) -> None:
+    """The network, and a control node that tests left in it."""
+    rest = run("docker", "ps", "--all", "--quiet", "--filter", f"label={LABEL}={place.name}").split()
+    if rest:
+        run("docker", "rm", "--force", "--volumes", *rest)
     if attempt("docker", "network", "inspect", place.name).returncode == 0:
         run("docker", "network", "rm", place.name)

@@ -16,16 +16,20 @@ _BINDS = "/var/lib/docker/volumes"
 
 # Answers out of state.json, which each call reads and writes; calls.jsonl is what was asked of it.
 _PROGRAM = r"""#!{python}
-import json, pathlib, sys
+import json, os, pathlib, sys
 top = pathlib.Path({top!r})
 argv = sys.argv[1:]
-state = json.loads((top / "state.json").read_text())
+before = (top / "state.json").read_text()
+state = json.loads(before)
 with (top / "calls.jsonl").open("a") as stream:
     stream.write(json.dumps([{name!r}, *argv]) + "\n")
 
 
 def end(rc, out="", err=""):
-    (top / "state.json").write_text(json.dumps(state))
+    if json.dumps(state) != before:
+        new = top / ("state." + str(os.getpid()))
+        new.write_text(json.dumps(state))
+        new.rename(top / "state.json")
     sys.stdout.write(out)
     sys.stderr.write(err)
     sys.exit(rc)
