@@ -83,6 +83,11 @@ if argv[:1] == ["compose"]:
         end(1, err="docker: 'compose' is not a docker command.\n")
     compose(argv[1:])
 if argv[:1] == ["ps"]:
+    # What falls does so once, after it was started.
+    for one in state["containers"]:
+        if one["Name"].lstrip("/") in state["falls"] and one["State"]["Status"] == "running":
+            state["falls"].remove(one["Name"].lstrip("/"))
+            one["State"].update(Status="exited", Running=False, ExitCode=137)
     end(0, "".join(one["Id"] + "\n" for one in state["containers"]))
 if argv[1:2] == ["inspect"]:
     found, missing = [], []
@@ -213,6 +218,7 @@ class FakeDocker:
         old = compose.startswith("1.")
         self.state: Said = {
             "away": 0,
+            "falls": [],
             "containers": list(containers),
             "images": [],
             "spare": {},
