@@ -139,7 +139,7 @@ evidence:
   description: Path of the evidence that was written, null in check mode.
   type: str
   returned: success
-finished:
+recovered:
   description: Broken-off swaps that were brought to an end, with their outcome.
   type: list
   elements: dict
@@ -265,7 +265,7 @@ def _swap(module: AnsibleModule) -> dict[str, t.Any]:
         "swap_seconds": None,
         "stopped_seconds": None,
         "evidence": None,
-        "finished": [],
+        "recovered": [],
         "diff": {
             "before": f"{journal.database}: the live database\n",
             "after": f"{journal.database}: what was {journal.incoming}\n{journal.kept or '(nothing)'}: what was live\n",
@@ -325,7 +325,7 @@ def _evidence(root: str, staging: Staging, journal: Journal, what: str, outcome:
 def _recover(module: AnsibleModule, server: Server) -> dict[str, t.Any]:
     root = module.params["backup_root"]
     top = os.path.join(root, "staging")
-    finished = []
+    recovered = []
     for name in sorted(os.listdir(top)) if os.path.isdir(top) else ():
         staging = Staging(root, name)
         if name.startswith(".") or not unfinished_swap(staging.path):
@@ -342,17 +342,17 @@ def _recover(module: AnsibleModule, server: Server) -> dict[str, t.Any]:
                 entry["outcome"] = finish(server, journal, _application(module.params, journal))
                 if entry["outcome"] == "done":
                     _evidence(root, staging, journal, "finished after a crash", {"times": journal.times})
-        finished.append(entry)
+        recovered.append(entry)
     return {
-        "changed": bool(finished),
+        "changed": bool(recovered),
         "database": server.database,
         "incoming": None,
         "kept": None,
         "swap_seconds": None,
         "stopped_seconds": None,
         "evidence": None,
-        "finished": finished,
-        "diff": {"before": "".join(f"{entry['restore']}: broken off\n" for entry in finished), "after": ""},
+        "recovered": recovered,
+        "diff": {"before": "".join(f"{entry['restore']}: broken off\n" for entry in recovered), "after": ""},
     }
 
 

@@ -149,11 +149,11 @@ def test_everybody_killed_at_once_is_mended_by_the_next_run(step: str, installat
     assert other.rc != 0
     assert "in the middle of a swap" in other.result["msg"]
     recovered = flow.must("pg_swap", **flow.connection, **application(installation), state="recovered")
-    assert [entry["outcome"] for entry in recovered["finished"]] == ["done" if swapped else "nothing happened"]
+    assert [entry["outcome"] for entry in recovered["recovered"]] == ["done" if swapped else "nothing happened"]
     wait_healthy(installation)
     assert content_of(server) == (good if swapped else bad)
     again = flow.must("pg_swap", **flow.connection, **application(installation), state="recovered")
-    assert (again["finished"], again["changed"]) == ([], False)
+    assert (again["recovered"], again["changed"]) == ([], False)
     time.sleep(0.3)
     set_id = restored_beside(flow, wanted)
     flow.must("pg_swap", **swap_params(flow, installation, set_id))

@@ -122,10 +122,20 @@ def test_what_cannot_work_is_refused(ansible: Ansible) -> None:
     refused = ansible.play("backup", mazevault_verify_levle="read")
     assert refused.rc == 2
     assert "Unknown variables: mazevault_verify_levle" in refused.output
-    assert "DEPRECATION" not in refused.output
     refused = ansible.play("backup", mazevault_verify_level="deep")
     assert refused.rc == 2
     assert "mazevault_verify_level: deep: unknown. Take toc, checksum, read or restore." in refused.output
+
+
+def test_a_failure_says_where_and_why(one_site: Lab, ansible: Ansible) -> None:
+    before = published(one_site, ansible)
+    failed = ansible.play("backup", mazevault_postgres_reserve="900 TB")
+    print(failed.output)
+    assert failed.rc == 2
+    assert "Backup failed at 'Postgres | Dump the database': " in failed.output
+    assert not any("WARNING" in complaint for complaint in failed.complaints())
+    assert failed.recap(NAME)["rescued"] == 1
+    assert published(one_site, ansible) == before
 
 
 def test_check_mode_from_the_checkout_with_a_survey_that_nobody_answered(one_site: Lab, ansible: Ansible) -> None:

@@ -25,6 +25,9 @@ MODULES = sorted(path.stem for path in (TOP / "plugins/modules").glob("*.py"))
 PLAYED = sorted([*TOP.glob("playbooks/*.yml"), *TOP.glob("roles/*/tasks/*.yml")])
 PYTHON_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "raw": object}
 EVERYWHERE = {"changed", "diff", "failed", "msg", "invocation"}
+# What Ansible itself takes from a module's result and reads as its own; since 2.21 it converts values to its own types.
+READ_BY_ANSIBLE = {"ansible_facts", "ansible_job_id", "ansible_stats", "changed", "deprecations", "diff", "exception"}
+READ_BY_ANSIBLE |= {"failed", "finished", "msg", "rc", "skipped", "unreachable", "warnings"}
 # What Ansible itself adds to a result with the path of something that exists.
 OF_A_PATH = {"uid", "gid", "owner", "group", "mode", "state", "size"}
 VARIABLES = (
@@ -188,6 +191,11 @@ INFO_CALLS = ("recovery_set_info", "recovery_set_info unset")
 def test_returned_is_what_is_documented(results: Results, name: str) -> None:
     assert results[name].keys() - EVERYWHERE - OF_A_PATH == promised(name)
     assert results[f"{name} --check"].keys() - OF_A_PATH == results[name].keys() - OF_A_PATH
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_result_bears_a_name_that_ansible_reads_as_its_own(name: str) -> None:
+    assert not documented(name, "RETURN").keys() & READ_BY_ANSIBLE
 
 
 def test_what_lists_hold_is_documented(results: Results) -> None:
