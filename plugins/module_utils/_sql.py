@@ -25,6 +25,11 @@ OLDEST_SERVER = 140000
 # Keeps libpq from a password file that happens to lie in the home folder.
 NO_PASSFILE = "/dev/null/none"
 Row = tuple[t.Any, ...]
+# Those that this server knows.
+_NO_LIMITS = (
+    "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN ('lock_timeout',"
+    " 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')"
+)
 
 # Content must read the same on every server and in every session, whatever roles and databases have set.
 READING = (
@@ -181,7 +186,14 @@ class Server:
             )
 
     def connect(self, application: str = "mazevault.backup") -> Session:
-        return (self.connector or PsycopgSession)(self, application)
+        """A session that no time limit of the server, the database or the role ends."""
+        session = (self.connector or PsycopgSession)(self, application)
+        try:
+            session.execute("SET statement_timeout = 0", _NO_LIMITS)
+        except BaseException:
+            session.close()
+            raise
+        return session
 
     @contextlib.contextmanager
     def session(self, application: str = "mazevault.backup") -> t.Iterator[Session]:
