@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import testinfra
@@ -16,6 +18,7 @@ from lab import commands, hosts, stack
 from lab.client import Client
 from lab.hosts import HOSTS
 from lab.place import Place
+from lab.site import Site
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,40 @@ class Lab:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    """Stays after the tests when it was there before them, or with MAZEVAULT_LAB_KEEP=1."""
+def place() -> Iterator[Place]:
+    """What is there before the tests stays after them; with MAZEVAULT_LAB_KEEP=1 all of it."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    place = Place.here()
-    keep = os.environ.get("MAZEVAULT_LAB_KEEP") == "1" or place.inventory.exists()
-    commands.up(place, HOSTS)
-    yield Lab(place)
+    found = Place.here()
+    keep = os.environ.get("MAZEVAULT_LAB_KEEP") == "1" or found.inventory.exists()
+    yield found
     if not keep:
-        commands.down(place, HOSTS)
+        commands.down(found, HOSTS)
+
+
+@pytest.fixture(scope="session")
+def lab(place: Place) -> Lab:
+    """With all hosts."""
+    commands.up(place, HOSTS)
+    return Lab(place)
+
+
+@pytest.fixture(scope="session")
+def one_site(place: Place) -> Lab:
+    """With mv-site-a, and whatever else runs already."""
+    commands.up(place, [hosts.named("mv-site-a")])
+    return Lab(place)
+
+
+@pytest.fixture(scope="session")
+def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Site]]:
+    """Hosts with their stack, each with a control node of its own."""
+    with tempfile.TemporaryDirectory(prefix="mvlab-") as control_path:
+        known: dict[str, Site] = {}
+
+        def named(name: str) -> Site:
+            if name not in known:
+                folder = tmp_path_factory.mktemp(name)
+                known[name] = Site(lab.place, hosts.named(name), folder, Path(control_path))
+            return known[name]
+
+        yield named

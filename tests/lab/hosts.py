@@ -72,7 +72,7 @@ def ensure(place: Place, host: Host) -> None:
         _create(place, host)
     elif found != "running":
         run("docker", "start", container(place, host))
-    wait_for(f"{host.name}: systemd", lambda: succeeds(place, host, "systemctl", "is-active", "ssh", "cron"), 60)
+    wait_for(f"{host.name}: sshd", lambda: succeeds(place, host, "systemctl", "is-active", "ssh"), 60)
     if host.has_stack:
         wait_for(f"{host.name}: its engine", lambda: succeeds(place, host, "docker", "version"), 60)
     keys = "/home/operator/.ssh/authorized_keys"
@@ -110,5 +110,9 @@ def remove(place: Place, host: Host) -> None:
 
 
 def remove_rest(place: Place) -> None:
+    """The network, and a control node that tests left in it."""
+    rest = run("docker", "ps", "--all", "--quiet", "--filter", f"label={LABEL}={place.name}").split()
+    if rest:
+        run("docker", "rm", "--force", "--volumes", *rest)
     if attempt("docker", "network", "inspect", place.name).returncode == 0:
         run("docker", "network", "rm", place.name)

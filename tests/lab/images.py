@@ -27,9 +27,11 @@ from .place import HERE, TOP
 from .process import LabError, attempt, run, say
 
 LABEL = "mazevault.lab"
-PYTHON_OF_BOOKWORM = "3.11"
+PYTHON_OF_BOOKWORM, PYTHON_OF_TRIXIE = "3.11", "3.13"
 # Debian's cryptography is too old for the stand-in.
 REQUIREMENTS = ("cryptography>=45", "psycopg2-binary>=2.9")
+# What the control node has beside this machine's own ansible-core.
+ANSIBLE = ("2.20", "2.21")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
 # As in the public Debian images: nothing starts because it is installed.
 NO_START = 'printf "#!/bin/sh\\nexit 101\\n" >"$1/usr/sbin/policy-rc.d" && chmod 0755 "$1/usr/sbin/policy-rc.d"'
@@ -79,16 +81,21 @@ class Image:
     arguments: tuple[str, ...] = ()
     files: dict[str, Path] = field(default_factory=dict)
     requirements: tuple[str, ...] = ()
+    environments: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Requirements of virtual environments, whose wheels the Dockerfile finds in wheels/NAME/."""
 
     @property
     def tag(self) -> str:
         made_from = (self.base.tag, self.arguments, self.requirements, sorted(self._context().items()))
-        return f"{self._repository}:{_digest(*made_from)}"
+        return f"{self._repository}:{_digest(*made_from, *sorted(self.environments.items()))}"
 
     def build(self) -> None:
         words = ["docker", "build", "--quiet", "--network=host", f"--label={LABEL}=image", f"--tag={self.tag}"]
         words += [f"--build-arg={argument}" for argument in (f"BASE={self.base.tag}", *self.arguments)]
-        run(*words, "-", data=_archive({**self._context(), **_packages(self.requirements)}))
+        files = {**self._context(), **_packages(self.requirements)}
+        for name, requirements in self.environments.items():
+            files |= _wheels(name, requirements)
+        run(*words, "-", data=_archive(files))
 
     @property
     def _repository(self) -> str:
@@ -117,6 +124,11 @@ PRODUCT = tuple(
     for name in ("mazevault-backend", "mazevault-ocsp", "mazevault-init-certs")
 )
 HOST = Image("mazevault-lab/host:1", BOOKWORM)
+CONTROL = Image(
+    "mazevault-lab/control:1",
+    TRIXIE,
+    environments={version: (f"ansible-core=={version}.*", "jmespath>=1.0") for version in ANSIBLE},
+)
 SITE, BARE = Image("mazevault-lab/site:1", HOST), Image("mazevault-lab/bare:1", HOST)
 
 
@@ -143,10 +155,18 @@ ROWS: tuple[tuple[Buildable, ...], ...] = (
 
 
 def ensure() -> None:
+    _ensure((SITE, BARE, STORE), ROWS)
+
+
+def ensure_control() -> None:
+    _ensure((CONTROL,), ((TRIXIE,), (CONTROL,)))
+
+
+def _ensure(wanted: tuple[Buildable, ...], rows: tuple[tuple[Buildable, ...], ...]) -> None:
     present = set(run("docker", "images", "--format", "{{.Repository}}:{{.Tag}}").split())
-    if present.issuperset(image.tag for image in (SITE, BARE, STORE)):
+    if present.issuperset(image.tag for image in wanted):
         return
-    for row in ROWS:
+    for row in rows:
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             list(pool.map(_build, [image for image in row if image.tag not in present]))
 
@@ -175,18 +195,27 @@ def _mirror() -> str:
 
 @functools.cache
 def _packages(requirements: tuple[str, ...]) -> dict[str, bytes]:
+    """Installed, for the Python of bookworm."""
+    words = ("install", "--no-compile", "--root-user-action=ignore", "--target")
+    return _fetched("packages", words, requirements, PYTHON_OF_BOOKWORM)
+
+
+def _wheels(environment: str, requirements: tuple[str, ...]) -> dict[str, bytes]:
+    return _fetched(f"wheels/{environment}", ("download", "--dest"), requirements, PYTHON_OF_TRIXIE)
+
+
+def _fetched(prefix: str, command: tuple[str, ...], requirements: tuple[str, ...], python: str) -> dict[str, bytes]:
     """Python packages for the image's Python and glibc, whatever runs here."""
     if not requirements:
         return {}
     machine = platform.machine()
     with tempfile.TemporaryDirectory() as folder:
-        words = [_python_with_pip(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-        words += ["--root-user-action=ignore", "--target", folder, "--only-binary=:all:", "--implementation=cp"]
-        words += [f"--python-version={PYTHON_OF_BOOKWORM}"]
+        words = [_python_with_pip(), "-m", "pip", *command, folder, "--quiet", "--disable-pip-version-check"]
+        words += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
         words += [f"--platform=manylinux{level}_{machine}" for level in ("2014", "_2_17", "_2_28", "_2_34")]
         run(*words, *requirements)
         files = (path for path in Path(folder).rglob("*") if path.is_file())
-        return {f"packages/{path.relative_to(folder)}": path.read_bytes() for path in files}
+        return {f"{prefix}/{path.relative_to(folder)}": path.read_bytes() for path in files}
 
 
 def _python_with_pip() -> str:
