@@ -18,7 +18,7 @@ _BINDS = "/var/lib/docker/volumes"
 _PROGRAM = r"""#!{python}
 import json, os, pathlib, sys
 top = pathlib.Path({top!r})
-argv = sys.argv[1:]
+argv = [word for word in sys.argv[1:] if word != "--"]
 before = (top / "state.json").read_text()
 state = json.loads(before)
 with (top / "calls.jsonl").open("a") as stream:
