@@ -8,7 +8,7 @@ TEST_PATH := $(CURDIR)/playbooks/collections:$(CURDIR)/tests/standin:$(CURDIR)/t
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-full lint bench clean host checks lab-up lab-down lab-test
+.PHONY: help demo test test-full lint bench clean host checks lab-up lab-down lab-test molecule
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 12
@@ -17,13 +17,16 @@ demo: .venv/demo/.ready ## back up and restore a small MazeVault, end to end, on
 	.venv/demo/bin/python extensions/demo/demo.py $(ARGS)
 
 test: checks ## everything, with seeded samples of the long counts (under 30 minutes on 2 cores)
-	$(PYTEST)
+	$(PYTEST) $(PARALLEL)
 
 test-full: checks ## the same with the full counts
-	MAZEVAULT_TEST_FULL=1 $(PYTEST)
+	MAZEVAULT_TEST_FULL=1 $(PYTEST) $(PARALLEL)
 
 PYTEST = PATH="$(CURDIR)/.venv/test/bin:$$PATH" PYTHONPATH="$(TEST_PATH)" \
 	HYPOTHESIS_STORAGE_DIRECTORY="$(CURDIR)/.venv/cache/hypothesis" .venv/test/bin/python -m pytest
+
+# The lab's tests mostly wait for its hosts; the others run beside them.
+PARALLEL = --numprocesses=2 --dist=loadgroup
 
 checks: host .venv/demo/.ready .venv/test/.ready
 	scripts/versions.sh
@@ -49,6 +52,10 @@ lab-down: .venv/test/.ready ## remove the hosts; the images stay for the next ti
 
 lab-test: .venv/test/.ready ## the tests that need the lab
 	$(PYTEST) tests/lab
+
+molecule: .venv/test/.ready ## the molecule scenario, on hosts of its own
+	PATH="$(CURDIR)/.venv/test/bin:$$PATH" ANSIBLE_HOME="$(CURDIR)/.venv/cache/ansible" MAZEVAULT_CHECKOUT="$(CURDIR)" \
+		MAZEVAULT_LAB_FOLDER="$(CURDIR)/.venv/lab-molecule" molecule $(or $(ARGS),test)
 
 clean: ## remove what make made
 	rm -rf .venv .ansible tests/output demo

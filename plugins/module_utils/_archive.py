@@ -114,7 +114,7 @@ def _unzstd(path: str, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
                 return  # the reader had enough; zstd's word about the rest isn't wanted
             done = child.wait()
             if done.rc != 0:
-                raise Damaged(f"{path}: {failure('zstd', done).msg}")
+                raise Damaged(f"{path}: {failure('zstd', done).msg}", details={"rc": done.rc})
         finally:
             child.stop()
 
@@ -222,7 +222,9 @@ def pg_restore_stream(
             if feeder is not None:
                 feeder.join()
         if done.rc != 0:
-            raise Damaged(failure(f"set: {archive.path}", done).msg, details={"stderr_tail": done.stderr})
+            raise Damaged(
+                failure(f"set: {archive.path}", done).msg, details={"rc": done.rc, "stderr_tail": done.stderr}
+            )
         if feeder is not None and feeder.error is not None:
             raise Damaged(f"set: {archive.path}: {feeder.error}")
     return feeder.sha256.hexdigest() if feeder is not None else ""
@@ -255,7 +257,7 @@ def read_toc(archive: Archive, runtime: Runtime, major: int) -> tuple[list[TocEn
         finally:
             child.stop()
     if done.rc != 0:
-        raise Damaged(failure(f"set: {archive.path}", done).msg, details={"stderr_tail": done.stderr})
+        raise Damaged(failure(f"set: {archive.path}", done).msg, details={"rc": done.rc, "stderr_tail": done.stderr})
     text = b"".join(pieces).decode("utf-8", "replace")
     entries = parse_toc(text)
     if not entries:

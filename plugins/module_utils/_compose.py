@@ -17,10 +17,8 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine, EngineAway, Missing
-from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Result
 from ansible_collections.mazevault.backup.plugins.module_utils._stack import (
-    Container,
     Stack,
     Wanted,
     choose,
@@ -242,23 +240,3 @@ def with_patience(action: t.Callable[[], T], *, timeout: float) -> T:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(_PAUSE)
-
-
-def wait_ready(find: t.Callable[[], t.Sequence[Container]], *, timeout: float, pause: float = 1.0) -> list[Container]:
-    """Wait until all of these run, and are healthy where that is checked.
-
-    Raises:
-        BackupError: they aren't when the time is over.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        found = list(find())
-        late = [one for one in found if not one.ready]
-        if not late:
-            return found
-        if time.monotonic() >= deadline:
-            shown = ", ".join(f"{one.name} is {one.health if one.status == 'running' else one.status}" for one in late)
-            raise BackupError(
-                f"timeout: {timeout:.0f} s are over: {shown}", hint=f"Look at it: docker logs {late[0].name}"
-            )
-        time.sleep(pause)

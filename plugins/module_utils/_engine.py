@@ -92,7 +92,7 @@ class Engine:
         """What the engine knows of these containers (or images, volumes, networks), in this order."""
         if not names:
             return []
-        text = self.call(f"{kind}: {', '.join(names)}", kind, "inspect", *names)
+        text = self.call(f"{kind}: {', '.join(names)}", kind, "inspect", "--", *names)
         return t.cast("list[dict[str, t.Any]]", json.loads(text))
 
     def containers(self, **labels: str) -> list[dict[str, t.Any]]:

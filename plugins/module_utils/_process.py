@@ -22,6 +22,8 @@ STDERR_TAIL = 4000
 _PR_SET_PDEATHSIG = 1
 PIPE = subprocess.PIPE
 TimedOut = subprocess.TimeoutExpired
+# Exit statuses of programs that somebody ended; a container's are those of a shell.
+KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 

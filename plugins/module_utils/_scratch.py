@@ -22,7 +22,12 @@ import typing as t
 from ansible_collections.mazevault.backup.plugins.module_utils._container import ContainerRuntime
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree
-from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, HostProcesses, ProcessRunner
+from ansible_collections.mazevault.backup.plugins.module_utils._process import (
+    Child,
+    HostProcesses,
+    ProcessRunner,
+    TimedOut,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server
 
@@ -94,6 +99,14 @@ class Scratch:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+
+    def alive(self) -> bool:
+        """Whether the server still runs; one that has just been killed is given the moment that its end takes."""
+        if self._child is None:
+            return False
+        with contextlib.suppress(TimedOut):
+            self._child.wait(0.5)
+        return self._child.poll() is None
 
     def server(self, database: str) -> Server:
         connector = self._cage.connect if self._cage else None

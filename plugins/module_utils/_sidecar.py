@@ -35,6 +35,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._process import (
 
 LABEL = "mazevault.backup"
 RUN_LABEL = "mazevault.backup.run"
+# Process id and start of the process that the container is for: together they are never used again.
+_FOR_LABEL = "mazevault.backup.for"
 _PIPES = "mazevault-pipes-"
 # A loaded host takes seconds to start a container.
 _START_TIMEOUT = 120.0
@@ -119,6 +121,10 @@ class Sidecar:
         """Let the container see a path of the host; before it is started."""
         if self._keeper is not None and self._owner == os.getpid():
             raise ValueError("the container runs already")
+        known = next((mount for mount in self._mounts if mount.path == path), None)
+        if known is not None:
+            self._mounts.remove(known)
+            writable = writable or known.writable
         self._mounts.append(Mount(path, writable))
 
     def start(self) -> None:
@@ -130,6 +136,7 @@ class Sidecar:
         if self._keeper is not None and self._owner == os.getpid():
             return
         _remove_dead_pipes()
+        _remove_dead_sidecars(self._engine)
         self._owner = os.getpid()
         # Others may pass through (the server's account has to reach its own pipes) but can't list it.
         self._pipes = tempfile.mkdtemp(prefix=f"{_PIPES}{os.getpid()}-")
@@ -146,11 +153,12 @@ class Sidecar:
             raise
 
     def _command(self) -> list[str]:
+        labels = {LABEL: "sidecar", RUN_LABEL: self._run, _FOR_LABEL: _identity(os.getpid())}
         command = [
-            "run", "--rm", "--interactive", "--pull=never", f"--name={self.name}", f"--label={LABEL}=sidecar",
-            f"--label={RUN_LABEL}={self._run}", f"--network={self._network}", "--read-only", "--cap-drop=ALL",
-            "--security-opt=no-new-privileges", "--security-opt=label=disable", "--log-driver=none",
-            f"--user={os.geteuid()}:{os.getegid()}", "--entrypoint=sh", *self._limits.options(),
+            "run", "--rm", "--interactive", "--pull=never", f"--name={self.name}", f"--network={self._network}",
+            "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--security-opt=label=disable",
+            "--log-driver=none", "--shm-size=256m", f"--user={os.geteuid()}:{os.getegid()}", "--entrypoint=sh",
+            *self._limits.options(), *(f"--label={key}={value}" for key, value in labels.items()),
         ]  # fmt: skip
         command += [f"--tmpfs={folder}" for folder in ("/tmp", *self._volumes)]
         for mount in (*self._mounts, Mount(self._pipes, True)):
@@ -428,6 +436,27 @@ def _remove_dead_pipes() -> None:
             info = os.lstat(path)
             if info.st_uid == os.geteuid() and not os.path.islink(path):
                 remove_tree(path)
+
+
+def _identity(pid: int) -> str:
+    """`<pid>-<start in clock ticks since boot>` of a process, or an empty string when there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+            words = stream.read().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return f"{pid}-{words[19]}"
+
+
+def _remove_dead_sidecars(engine: Engine) -> None:
+    """Containers whose process was killed before it held their stdin; others have ended with theirs."""
+    dead = []
+    for entry in engine.containers(**{LABEL: "sidecar"}):
+        made_for = str(entry["Config"]["Labels"].get(_FOR_LABEL, ""))
+        pid = made_for.partition("-")[0]
+        if pid.isdigit() and _identity(int(pid)) != made_for:
+            dead.append(str(entry["Id"]))
+    engine.remove(dead)
 
 
 def reap(engine: Engine, run: str) -> list[str]:

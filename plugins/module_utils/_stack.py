@@ -545,9 +545,9 @@ def steps_to_stop(stack: Stack, roles: t.Sequence[str]) -> list[Step]:
     return [Step("stop", up)] if up else []
 
 
-def steps_to_start(stack: Stack, roles: t.Sequence[str]) -> list[Step]:
-    """Each role's containers that are down or paused."""
-    found = stack.of(*_ordered(roles))
+def steps_to_start(containers: t.Iterable[Container], roles: t.Sequence[str]) -> list[Step]:
+    """The containers of these roles that are down or paused, in the order of the roles."""
+    found = sorted((one for one in containers if one.role in roles), key=lambda one: _rank(one.role))
     paused = tuple(one for one in found if one.status == "paused")
     down = tuple(one for one in found if not one.up)
     return [Step(verb, which) for verb, which in (("unpause", paused), ("start", down)) if which]

@@ -18,6 +18,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._compare import (
 from ansible_collections.mazevault.backup.plugins.module_utils._database import read_properties
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
 from ansible_collections.mazevault.backup.plugins.module_utils._files import require_space, sha256_file, tree_files
+from ansible_collections.mazevault.backup.plugins.module_utils._process import KILLED
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._restore import (
     apply_properties,
@@ -118,7 +119,7 @@ def _toc(subject: Subject, runtime: Runtime) -> tuple[Archive | None, list[Check
             ]
         entries, text = read_toc(archive, runtime, _major(subject, runtime))
     except Damaged as exc:
-        return None, [Check("contents", "toc", FAIL, exc.msg)]
+        return None, [Check("contents", "toc", _guilt(exc), exc.msg)]
     if (
         subject.private is not None
         and not any(entry.tag == "TABLE DATA" for entry in entries)
@@ -169,7 +170,7 @@ def _read(subject: Subject, archive: Archive, runtime: Runtime, places: Places) 
     try:
         reading = read_fully(archive, runtime, _major(subject, runtime), work=places.work)
     except Damaged as exc:
-        return [Check("full read", "read", FAIL, exc.msg)]
+        return [Check("full read", "read", _guilt(exc), exc.msg)]
     checks = [
         Check("full read", "read", PASS, observed=f"{sum(reading.rows.values())} rows in {len(reading.rows)} tables")
     ]
@@ -250,8 +251,13 @@ def _restore(
             step("verify: amcheck")
             checks.append(_amcheck(scratch))
         except BackupError as exc:
-            return [Check("restore", "restore", FAIL, exc.msg)]
+            return [Check("restore", "restore", _guilt(exc) if scratch.alive() else UNPROVEN, exc.msg)]
     return checks
+
+
+def _guilt(exc: BackupError) -> str:
+    """That somebody killed the program which read a dump says nothing about the dump."""
+    return UNPROVEN if exc.details.get("rc") in KILLED else FAIL
 
 
 def _amcheck(scratch: Scratch) -> Check:

@@ -88,6 +88,10 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _compose, 
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import PATIENCE, Engine, EngineAway
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 
+# Seconds after which a container that has to be started again and again is given up; an engine that is being stopped
+# takes down what runs, or refuses to start it, for a while.
+_FAILING = 20.0
+
 
 class Work:
     """One run of the module; what was done survives an engine that goes away in between."""
@@ -147,21 +151,35 @@ class Work:
                 hint="Install a compose program, or start MazeVault once the way that it was installed.",
             )
         self.up([name for name, role in missing.items() if role in _stack.STORES])
-        if stack:
-            self.do(_stack.steps_to_start(stack, first), "running")
-        late = self.wait(first)
-        if stack:
-            self.do(_stack.steps_to_start(stack, then), "running")
+        # Half of the time is for what the others need: an application must not stay down for a sick neighbour.
+        late = self.converge(first, lambda found: found.ready, time.monotonic() + self.left / 2)
+        down = self.converge(then, lambda found: found.up, self.deadline)
         self.up([name for name, role in missing.items() if role not in _stack.STORES])
-        if late:
-            raise late
+        if late or down:
+            raise t.cast("BackupError", late or down)
         return stack
 
-    def wait(self, roles: t.Sequence[str]) -> BackupError | None:
-        """Wait for what the others need; the error is for the end, as an application must not stay down for it."""
+    def converge(
+        self, roles: t.Sequence[str], good: t.Callable[[_stack.Container], bool], deadline: float
+    ) -> BackupError | None:
+        """Start what isn't up until all of it is good, and stays so for a moment; the error is for the end."""
+        began, settled = time.monotonic(), True
+        while True:
+            found = self.found(roles)
+            steps = _stack.steps_to_start(found, roles)
+            error = self.attempt(steps)
+            bad = [one for one in found if not good(one)]
+            if self.check or (settled and not steps and not bad):
+                return error
+            settled = not steps and not bad
+            now = time.monotonic()
+            if bad and (now >= deadline or (steps and now - began > _FAILING)):
+                return error or _late(bad, now - began)
+            time.sleep(1)
+
+    def attempt(self, steps: t.Sequence[_stack.Step]) -> BackupError | None:
         try:
-            if not self.check:
-                _compose.wait_ready(lambda: self.found(roles), timeout=self.left)
+            self.do(steps, "running")
         except EngineAway:
             raise
         except BackupError as exc:
@@ -204,7 +222,8 @@ class Work:
 
     def note(self, verb: str, names: t.Sequence[str], state: str) -> None:
         for name in names:
-            self.actions.append(f"{verb} {name}")
+            if f"{verb} {name}" not in self.actions:
+                self.actions.append(f"{verb} {name}")
             self.planned[name] = state
 
     def up(self, names: list[str]) -> None:
@@ -226,6 +245,11 @@ class Work:
                     hint=f"Try by hand in {project.folder}: {compose.name} --project-name {project.name} up --detach",
                 )
         self.note("up", names, "running")
+
+
+def _late(bad: t.Sequence[_stack.Container], waited: float) -> BackupError:
+    shown = ", ".join(f"{one.name} is {one.health if one.status == 'running' else one.status}" for one in bad)
+    return BackupError(f"timeout: after {waited:.0f} s {shown}", hint=f"Look at it: docker logs {bad[0].name}")
 
 
 def _lines(states: t.Mapping[str, str]) -> str:

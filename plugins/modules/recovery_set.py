@@ -53,8 +53,8 @@ options:
     default: 120
   root_limit:
     description:
-      - What O(backup_root) may take at most with a new set, a size such as V(200 GB), or a share of its file system such
-        as V(60%). Unset means no limit.
+      - What O(backup_root) may take at most with a new set, a size such as V(200 GB), or a share of its file system
+        such as V(60%). Unset means no limit.
       - The new set's size is judged by the last one's. Nothing is removed to make room.
     type: str
   installation:

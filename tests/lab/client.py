@@ -32,9 +32,15 @@ class Client:
 
     def get(self, path: str) -> tuple[int, t.Any]:
         """Status and parsed answer; status 0 when nobody answers, or not the right one."""
+        return self._ask("GET", path)
+
+    def post(self, path: str, data: t.Mapping[str, t.Any]) -> tuple[int, t.Any]:
+        return self._ask("POST", path, json.dumps(data))
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> tuple[int, t.Any]:
         connection = http.client.HTTPSConnection(self.address, PORT, timeout=5, context=self._context())
         try:
-            connection.request("GET", f"/api/v1{path}", headers=self._headers())
+            connection.request(method, f"/api/v1{path}", body, self._headers())
             reply = connection.getresponse()
             return reply.status, json.loads(reply.read())
         except (OSError, http.client.HTTPException, ValueError):

@@ -22,7 +22,7 @@ def up(place: Place, wanted: Sequence[Host]) -> None:
     started = time.monotonic()
     engine.ensure(place)
     images.ensure()
-    inventory.write_keys(place)
+    inventory.begin(place)
     hosts.ensure_network(place)
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda host: _up_one(place, host), wanted))
@@ -107,7 +107,7 @@ def main(words: Sequence[str] | None = None) -> int:
         elif arguments.command == "clean":
             down(place, HOSTS)
             images.remove_all()
-    except (LabError, FileNotFoundError) as error:
+    except (LabError, OSError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     return 0

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import testinfra
@@ -16,6 +18,7 @@ from lab import commands, hosts, stack
 from lab.client import Client
 from lab.hosts import HOSTS
 from lab.place import Place
+from lab.site import Site
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,22 @@ def lab(place: Place) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def site(place: Place) -> Lab:
+def one_site(place: Place) -> Lab:
     """With mv-site-a, and whatever else runs already."""
     commands.up(place, [hosts.named("mv-site-a")])
     return Lab(place)
+
+
+@pytest.fixture(scope="session")
+def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Site]]:
+    """Hosts with their stack, each with a control node of its own."""
+    with tempfile.TemporaryDirectory(prefix="mvlab-") as control_path:
+        known: dict[str, Site] = {}
+
+        def named(name: str) -> Site:
+            if name not in known:
+                folder = tmp_path_factory.mktemp(name)
+                known[name] = Site(lab.place, hosts.named(name), folder, Path(control_path))
+            return known[name]
+
+        yield named

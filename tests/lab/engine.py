@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from .place import TOP, Place
 from .process import LabError, attempt, run, say, wait_for
@@ -31,6 +32,9 @@ def ensure(place: Place) -> None:
         return
     if os.geteuid() != 0:
         raise LabError("no Docker engine answers this user, and only root can start one")
+    if Path("/run/systemd/system").exists():
+        run("systemctl", "start", "docker")
+        return
     log = place.folder / "dockerd.log"
     say(f"starting a Docker engine (log: {log})")
     with log.open("ab") as stream:

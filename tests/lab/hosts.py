@@ -72,7 +72,7 @@ def ensure(place: Place, host: Host) -> None:
         _create(place, host)
     elif found != "running":
         run("docker", "start", container(place, host))
-    wait_for(f"{host.name}: systemd", lambda: succeeds(place, host, "systemctl", "is-active", "ssh", "cron"), 60)
+    wait_for(f"{host.name}: sshd", lambda: succeeds(place, host, "systemctl", "is-active", "ssh"), 60)
     if host.has_stack:
         wait_for(f"{host.name}: its engine", lambda: succeeds(place, host, "docker", "version"), 60)
     keys = "/home/operator/.ssh/authorized_keys"

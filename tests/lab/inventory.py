@@ -15,13 +15,16 @@ from .process import LabError, run
 MARK = ".mazevault-lab"
 
 
-def write_keys(place: Place) -> None:
+def begin(place: Place) -> None:
+    """Make the folder this lab's. Hosts that a lost folder of this name left behind are nobody's: they go."""
     folder = place.folder
     if not (folder / MARK).exists() and any(path.name != "dockerd.log" for path in folder.iterdir()):
         raise LabError(f"{folder} is no lab's folder: name another one in MAZEVAULT_LAB_FOLDER")
     folder.chmod(0o700)
     (folder / MARK).touch()
     if not place.key.exists():
+        for host in HOSTS:
+            hosts.remove(place, host)
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", place.name, "-f", place.key)
 
 

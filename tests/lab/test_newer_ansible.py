@@ -57,10 +57,10 @@ class Ansible:
 
 
 @pytest.fixture(scope="module")
-def control(site: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+def control(one_site: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     export = tmp_path_factory.mktemp("export") / "collection"
     subprocess.run([TOP / "scripts/export-tree.sh", export], check=True)
-    node = Control(site.place)
+    node = Control(one_site.place)
     node.start()
     try:
         node.give(export, "/root/export")
@@ -92,8 +92,8 @@ def options() -> set[str]:
     return {option for spec in specs for entry in spec["argument_specs"].values() for option in entry["options"]}
 
 
-def published(site: Lab, ansible: Ansible) -> set[str]:
-    return {*site.host(NAME).check_output(f"ls {ansible.root}/sets 2>/dev/null || true").split()}
+def published(one_site: Lab, ansible: Ansible) -> set[str]:
+    return {*one_site.host(NAME).check_output(f"ls {ansible.root}/sets 2>/dev/null || true").split()}
 
 
 def well(ended: Ended) -> bool:
@@ -129,44 +129,44 @@ def test_what_cannot_work_is_refused(ansible: Ansible) -> None:
     assert "mazevault_verify_level: deep: unknown. Take toc, checksum, read or restore." in refused.output
 
 
-def test_a_failure_says_where_and_why(site: Lab, ansible: Ansible) -> None:
-    before = published(site, ansible)
+def test_a_failure_says_where_and_why(one_site: Lab, ansible: Ansible) -> None:
+    before = published(one_site, ansible)
     failed = ansible.play("backup", mazevault_runtime="host")  # which has no PostgreSQL
     print(failed.output)
     assert failed.rc == 2
     assert "Backup failed at 'Postgres | Dump the database': " in failed.output
     assert not any("WARNING" in complaint for complaint in failed.complaints())
     assert failed.recap(NAME)["rescued"] == 1
-    assert published(site, ansible) == before
+    assert published(one_site, ansible) == before
 
 
-def test_check_mode_from_the_checkout_with_a_survey_that_nobody_answered(site: Lab, ansible: Ansible) -> None:
+def test_check_mode_from_the_checkout_with_a_survey_that_nobody_answered(one_site: Lab, ansible: Ansible) -> None:
     unanswered = dict.fromkeys(options() - {"mazevault_backup_root"})
-    before = published(site, ansible)
+    before = published(one_site, ansible)
     checked = ansible.play_from_checkout("backup", "--check", **unanswered)
     assert well(checked)
     assert "Validating arguments against arg spec 'main'" in checked.output
     assert "Would publish" in checked.output
     assert checked.recap(NAME)["changed"] == 1
-    assert published(site, ansible) == before
+    assert published(one_site, ansible) == before
 
 
-def test_backup_restore_and_verify(site: Lab, ansible: Ansible) -> None:
-    before = published(site, ansible)
+def test_backup_restore_and_verify(one_site: Lab, ansible: Ansible) -> None:
+    before = published(one_site, ansible)
     backup = ansible.play("backup")
     assert well(backup)
     assert backup.recap(NAME)["changed"] == 1
-    (made,) = published(site, ansible) - before
+    (made,) = published(one_site, ansible) - before
     assert f"Published {ansible.root}/sets/{made}: " in backup.output
 
-    site.sql(NAME, "DROP TABLE audit_logs CASCADE")
+    one_site.sql(NAME, "DROP TABLE audit_logs CASCADE")
     restored = ansible.play("restore_database", "--limit", NAME, mazevault_confirm=NAME)
     assert well(restored)
-    assert site.sql(NAME, "SELECT count(*) > 0 FROM audit_logs") == "t"
-    assert site.client(NAME).get("/secrets/1")[0] == 200
+    assert one_site.sql(NAME, "SELECT count(*) > 0 FROM audit_logs") == "t"
+    assert one_site.client(NAME).get("/secrets/1")[0] == 200
     kept = re.search(r'DROP DATABASE \\"(mazevault_before_\w+)\\"', restored.output)
     assert kept
-    site.sql(NAME, f"DROP DATABASE {kept[1]}", database="postgres")
+    one_site.sql(NAME, f"DROP DATABASE {kept[1]}", database="postgres")
 
     verified = ansible.play("verify")
     assert well(verified)

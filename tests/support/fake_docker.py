@@ -16,16 +16,20 @@ _BINDS = "/var/lib/docker/volumes"
 
 # Answers out of state.json, which each call reads and writes; calls.jsonl is what was asked of it.
 _PROGRAM = r"""#!{python}
-import json, pathlib, sys
+import json, os, pathlib, sys
 top = pathlib.Path({top!r})
 argv = sys.argv[1:]
-state = json.loads((top / "state.json").read_text())
+before = (top / "state.json").read_text()
+state = json.loads(before)
 with (top / "calls.jsonl").open("a") as stream:
     stream.write(json.dumps([{name!r}, *argv]) + "\n")
 
 
 def end(rc, out="", err=""):
-    (top / "state.json").write_text(json.dumps(state))
+    if json.dumps(state) != before:
+        new = top / ("state." + str(os.getpid()))
+        new.write_text(json.dumps(state))
+        new.rename(top / "state.json")
     sys.stdout.write(out)
     sys.stderr.write(err)
     sys.exit(rc)
@@ -79,6 +83,11 @@ if argv[:1] == ["compose"]:
         end(1, err="docker: 'compose' is not a docker command.\n")
     compose(argv[1:])
 if argv[:1] == ["ps"]:
+    # What falls does so once, after it was started.
+    for one in state["containers"]:
+        if one["Name"].lstrip("/") in state["falls"] and one["State"]["Status"] == "running":
+            state["falls"].remove(one["Name"].lstrip("/"))
+            one["State"].update(Status="exited", Running=False, ExitCode=137)
     end(0, "".join(one["Id"] + "\n" for one in state["containers"]))
 if argv[1:2] == ["inspect"]:
     found, missing = [], []
@@ -209,6 +218,7 @@ class FakeDocker:
         old = compose.startswith("1.")
         self.state: Said = {
             "away": 0,
+            "falls": [],
             "containers": list(containers),
             "images": [],
             "spare": {},

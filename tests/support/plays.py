@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import standin_process
-from support import compare, standin_control
+from support import compare, kill, standin_control
 from support.servers import PgServer
 
 TOP = Path(__file__).resolve().parents[2]
@@ -106,27 +106,60 @@ class Place:
         timeout: float = 300,
     ) -> Play:
         """Run one of the checkout's playbooks, or a playbook's file."""
+        with self.started(playbook, inventory, *arguments, extra=extra, env=env) as running:
+            return running.end(timeout=timeout)
+
+    @contextlib.contextmanager
+    def started(
+        self,
+        playbook: str | Path,
+        inventory: Path,
+        *arguments: str,
+        extra: Variables | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Iterator[RunningPlay]:
+        """Start it in the background; what runs at the end of the block is killed."""
         (self.folder / "home").mkdir(exist_ok=True)
         (self.folder / "home/ansible.cfg").touch()
         path = TOP / f"playbooks/{playbook}.yml" if isinstance(playbook, str) else playbook
-        log = self.folder / "tasks.jsonl"
+        log, output = self.folder / "tasks.jsonl", self.folder / "output.txt"
         log.unlink(missing_ok=True)
         argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), str(path), *arguments]
         if extra:
             argv += ["-e", json.dumps(dict(extra))]
-        done = subprocess.run(
-            argv,
-            env={**self.environment(), "TASK_LOG": str(log), **(env or {})},
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-        return Play(done.returncode, done.stdout, _tasks(log))
+        with output.open("wb") as stream:
+            process = subprocess.Popen(
+                argv,
+                env={**self.environment(), "TASK_LOG": str(log), **(env or {})},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+        running = RunningPlay(process, log, output)
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+@dataclass(frozen=True)
+class RunningPlay:
+    """A run of ansible-playbook that goes on beside the test."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    output: Path
+
+    def end(self, *, timeout: float = 300) -> Play:
+        rc = self.process.wait(timeout)
+        return Play(rc, self.output.read_text(encoding="utf-8", errors="replace"), _tasks(self.log))
+
+    def kill(self) -> None:
+        """With SIGKILL, and everything below it."""
+        if self.process.poll() is None:
+            kill.kill9_tree(self.process.pid)
+            self.process.wait()
 
 
 def _tasks(log: Path) -> list[Task]:

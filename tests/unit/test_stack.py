@@ -292,7 +292,7 @@ def test_steps_touch_what_has_to_change_and_nothing_else(given_states: list[str]
     asked = {found.name for found in stack.of(*roles)}
     stopped = {name for step in _stack.steps_to_stop(stack, list(roles)) for name in step.names}
     assert stopped == {found.name for found in stack.containers if found.name in asked and found.up}
-    steps = _stack.steps_to_start(stack, list(roles))
+    steps = _stack.steps_to_start(stack.containers, list(roles))
     started = {name: step.verb for step in steps for name in step.names}
     assert started.keys() == {
         found.name

@@ -261,6 +261,17 @@ def test_an_engine_that_is_away_for_a_while(home: Path, tmp_path: Path) -> None:
     assert "doesn't answer" in run(fake, STACK, home, ok=False, state="started", timeout=0.1).result["msg"]
 
 
+def test_what_an_engine_takes_down_again(home: Path, tmp_path: Path) -> None:
+    """An engine that is restarted stops what was started a moment ago, and starts only some of it again."""
+    fake = engine(tmp_path, stack(home, redis="exited", backend="exited", ocsp="exited"))
+    fake.state["falls"] = ["mazevault-redis-1", "mazevault-backend-1"]
+    fake.write()
+    done = run(fake, STACK, home, state="started").result
+    names = ["redis", "backend", "ocsp"]
+    assert done["actions"] == [f"start mazevault-{name}-1" for name in names]
+    assert {fake.status()[f"mazevault-{name}-1"] for name in names} == {"running"}
+
+
 @pytest.mark.parametrize("compose", ["2.27.0", "1.29.2"])
 def test_what_has_no_container_is_brought_up(home: Path, tmp_path: Path, compose: str) -> None:
     whole = stack(home, version=int(compose[0]))
