@@ -91,7 +91,7 @@ if argv[:1] == ["ps"]:
     end(0, "".join(one["Id"] + "\n" for one in state["containers"]))
 if argv[1:2] == ["inspect"]:
     found, missing = [], []
-    for name in argv[2:]:
+    for name in argv[3:] if argv[2] == "--" else argv[2:]:
         if argv[0] == "image":
             one = [dict(image) for image in state["images"] if name in (image["Id"], *image["RepoTags"])]
         else:
