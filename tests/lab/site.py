@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One host with its MazeVault, as somebody sees it who knows nothing of the collection: by the engine, SQL and files."""
+"""One host with its MazeVault as seen without the collection: by the engine, SQL and files."""
 
 from __future__ import annotations
 
 import json
 import re
+import time
 import typing as t
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,16 +19,19 @@ from . import hosts, stack
 from .client import Client
 from .hosts import Host
 from .place import Place
+from .process import wait_for
 
 ROOT = f"{stack.HOME}/backups"
 POSTGRES = "mazevault-postgres-1"
 LABEL = "mazevault.backup"
+_CASTS = re.compile(r"::(text|character varying)(\[\])?|[()]")
 _OWN = ("postgres", "template0", "template1")
 
 # Every table's rows and every sequence, whatever the order of the rows; then the definitions.
-_CONTENT = r"""
+CONTENT_SQL = r"""
 SET timezone = 'UTC'; SET extra_float_digits = 3; SET bytea_output = 'hex'; SET statement_timeout = 0;
-SELECT format('SELECT %L, count(*), sum((''x'' || left(md5(t::text), 15))::bit(60)::bigint) FROM ONLY %s AS t', name, name)
+SELECT format('SELECT %L, count(*), sum((''x'' || left(md5(t::text), 15))::bit(60)::bigint) FROM ONLY %s AS t',
+              name, name)
   FROM (SELECT format('%I.%I', nspname, relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
          WHERE relkind = 'r' AND nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_') AS tables
  ORDER BY name
@@ -42,8 +46,10 @@ SELECT 'constraint ' || conrelid::regclass || ' ' || conname, pg_get_constraintd
 SELECT 'index ' || schemaname || '.' || indexname, indexdef FROM pg_indexes WHERE schemaname !~ '^pg_' ORDER BY 1;
 SELECT 'relation ' || oid::regclass, relkind, relowner::regrole, relacl FROM pg_class
  WHERE relnamespace::regnamespace::text !~ '^(pg_|information_schema)' ORDER BY 1;
-SELECT 'trigger ' || tgrelid::regclass || ' ' || tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1;
-SELECT 'function ' || oid::regprocedure, md5(prosrc) FROM pg_proc WHERE pronamespace::regnamespace::text = 'public' ORDER BY 1;
+SELECT 'trigger ' || tgrelid::regclass || ' ' || tgname, pg_get_triggerdef(oid) FROM pg_trigger
+ WHERE NOT tgisinternal ORDER BY 1;
+SELECT 'function ' || oid::regprocedure, md5(prosrc) FROM pg_proc
+ WHERE pronamespace::regnamespace::text = 'public' ORDER BY 1;
 """
 
 _STACK = r"""
@@ -73,6 +79,13 @@ _LEFTOVERS = r"""
 docker ps --all --filter label=mazevault.backup --format 'container {{.Names}} {{.Status}}'
 for entry in /opt/mazevault/backups/staging/*; do [ ! -e "$entry" ] || echo "staging $entry"; done
 for entry in /tmp/mazevault*; do [ ! -e "$entry" ] || echo "temporary $entry"; done
+"""
+
+# A lock is held by the module that works there, also by one whose control node is gone.
+_IDLE = r"""
+for lock in /opt/mazevault/backups/staging/*/lock; do
+    [ ! -e "$lock" ] || flock --nonblock "$lock" true || exit 1
+done
 """
 
 _SETS = r"""
@@ -129,6 +142,13 @@ class Site:
             **self.env,
         }
 
+    def tidy(self) -> None:
+        """Nothing of former runs: neither backups nor kept databases."""
+        self.shell(f"find {ROOT} -mindepth 1 -delete")
+        for name in self.databases():
+            if name != stack.DATABASE:
+                self.sql(f'DROP DATABASE "{name}" WITH (FORCE)', database="postgres")
+
     # What is there.
 
     def shell(self, script: str, *words: str) -> str:
@@ -142,7 +162,7 @@ class Site:
 
     def content(self, database: str = stack.DATABASE) -> dict[str, str]:
         """Every table's number of rows and digest, sequences and definitions."""
-        return content_of(self.sql(_CONTENT, database=database))
+        return content_of(self.sql(CONTENT_SQL, database=database))
 
     def databases(self) -> dict[str, int]:
         lines = self.sql("SELECT datname, oid FROM pg_database", database="postgres").splitlines()
@@ -174,6 +194,17 @@ class Site:
         strays = [f"database {name}" for name in self.databases() if re.search(r"_restore_", name)]
         return self.shell(_LEFTOVERS).splitlines() + strays
 
+    def wait_idle(self, *, seconds: float = 180) -> None:
+        """Until no module works on the host any more."""
+        words = ("bash", "-c", _IDLE)
+        wait_for(f"{self.name}: idle", lambda: hosts.succeeds(self.place, self.host, *words), seconds)
+
+    def wait_healthy(self, *, seconds: float = 120) -> float:
+        """Seconds until a user outside finds the application healthy, with nobody's help."""
+        began = time.monotonic()
+        wait_for(f"{self.name}: the application", self.client.healthy, seconds)
+        return time.monotonic() - began
+
     def started_at(self) -> dict[str, str]:
         """When each container was last started."""
         lines = [line.split() for line in self.stack_state() if line.startswith("container ")]
@@ -181,8 +212,6 @@ class Site:
 
 
 def content_of(text: str) -> dict[str, str]:
-    """The answers of psql as key and rest."""
-    return dict(line.partition("|")[::2] for line in text.splitlines())
-
-
-CONTENT_SQL = _CONTENT
+    """The answers of psql as key and rest; a restore may write a definition with other casts and brackets."""
+    found = dict(line.partition("|")[::2] for line in text.splitlines())
+    return {key: _CASTS.sub("", rest) if key.startswith("constraint ") else rest for key, rest in found.items()}

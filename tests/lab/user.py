@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import typing as t
 from dataclasses import dataclass
 
 from .client import Client
@@ -36,7 +37,7 @@ class User:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
-    def __enter__(self) -> User:
+    def __enter__(self) -> t.Self:
         self._thread.start()
         self.wait_for_good()
         return self
