@@ -151,12 +151,12 @@ class Scratch:
 
     def _caged(self) -> tuple[ProcessRunner, ProcessRunner]:
         assert self._cage is not None
-        for folder in {self._folder, self._socket}:
+        for folder in sorted({self._folder, self._socket}):
             self._cage.see(folder, writable=True)
         for path in self._sees:
             self._cage.see(path)
         processes, uid = self._cage.server_processes()
-        for folder in {self._folder, self._socket}:
+        for folder in sorted({self._folder, self._socket}):
             os.chown(folder, uid, -1)
             # Clients run as we do and have no rights of their own there: they pass through to the socket.
             os.chmod(folder, 0o711)

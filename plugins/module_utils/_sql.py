@@ -115,15 +115,12 @@ class Session(t.Protocol):
             timeout: seconds after which a server that doesn't answer is given up, and the session with it. A session
                 by psycopg2 can't do that and waits.
         """
-        ...
 
     def value(self, sql: str) -> t.Any:
         """The first column of the first row, or None."""
-        ...
 
     def execute(self, *statements: str) -> None:
         """Statements without an answer, sent as one; several are one transaction outside of one."""
-        ...
 
     def cancel(self) -> None: ...
 
