@@ -114,3 +114,13 @@ def without_program(name: str) -> None:
         return None if cmd == name else original(cmd, *args, **kwargs)
 
     _wrap("_engine", "shutil", "which", which)
+
+
+def patience(seconds: float) -> None:
+    """Wait for a paused server no longer than this."""
+    for module, name, value in (
+        ("_container", "_LONGEST_PAUSE", seconds),
+        ("_sidecar", "_LOOK", 0.5),
+        ("_snapshot", "_SILENCE", seconds),
+    ):
+        setattr(importlib.import_module(_BASE + module), name, value)
