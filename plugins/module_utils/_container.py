@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine, Missing
@@ -24,6 +25,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._sql import Serve
 
 POSTGRES_PROGRAMS = ("initdb", "pg_dump", "pg_restore", "postgres", "psql", "vacuumdb")
 _ACCOUNT = "postgres"
+# Seconds that a paused container is waited for.
+_LONGEST_PAUSE = 60.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,26 @@ def look_at_container(engine: Engine, name: str) -> Container:
     )
 
 
+class PauseWatch:
+    """Notices that a container has been paused for so long that nobody should wait for it."""
+
+    def __init__(self, engine: Engine, container: Container) -> None:
+        self._engine, self._container = engine, container
+        self._since = 0.0
+
+    def __call__(self) -> str:
+        (found,) = self._engine.inspect([self._container.identity])
+        if not found["State"].get("Paused"):
+            self._since = 0.0
+            return ""
+        now = time.monotonic()
+        self._since = self._since or now
+        if now - self._since < _LONGEST_PAUSE:
+            return ""
+        name = self._container.name
+        return f"container: {name}: is paused, and was for {_LONGEST_PAUSE:.0f} s: {self._engine.name} unpause {name}"
+
+
 class ContainerRuntime:
     """PostgreSQL's programs in containers of the database's own image, everything else on the host.
 
@@ -95,20 +118,20 @@ class ContainerRuntime:
             )
         self._engine, self._limits, self._run = engine, limits, run
         self._host = HostRuntime(bin_dir)
-        network = f"container:{self._container.identity}" if connected else "none"
-        self._sidecar = self._new_sidecar(network)
+        self._sidecar = self._new_sidecar(connected=connected)
         self._processes = SidecarProcesses(self._sidecar, self._host.processes)
         self._found: dict[str, int] | None = None
 
-    def _new_sidecar(self, network: str) -> Sidecar:
+    def _new_sidecar(self, *, connected: bool) -> Sidecar:
         return Sidecar(
             self._engine,
             self._container.image,
-            network=network,
+            network=f"container:{self._container.identity}" if connected else "none",
             mounts=(),
             limits=self._limits,
             run=self._run,
             volumes=self._container.volumes,
+            hopeless=PauseWatch(self._engine, self._container) if connected else None,
         )
 
     @property
@@ -179,7 +202,7 @@ class ContainerRuntime:
 
     def caged(self) -> CagedRuntime:
         """A runtime in a container of its own for a server that must reach nobody."""
-        return CagedRuntime(self, self._new_sidecar("none"), self._host.processes)
+        return CagedRuntime(self, self._new_sidecar(connected=False), self._host.processes)
 
     def close(self) -> None:
         self._sidecar.close()

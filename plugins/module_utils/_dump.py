@@ -42,7 +42,13 @@ from ansible_collections.mazevault.backup.plugins.module_utils._snapshot import 
     take_snapshot,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._source import Source, read_migration
-from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server, Session, SqlError
+from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
+    Server,
+    Session,
+    SqlError,
+    connection_error,
+    is_crowded,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
 
 ATTEMPTS = 10
@@ -263,6 +269,8 @@ class Dumper:
     def _judge(self, pipeline: Pipeline, reader: Reader, source: Source) -> None:
         for result in pipeline.results():
             if result.rc != 0:
+                if is_crowded(result.stderr):
+                    raise connection_error(self._server, result.stderr)
                 error = failure("dump", result)
                 if any(word in result.stderr for word in _RETRY_WORDS):
                     raise Retry(error.msg, hint=error.hint, details=error.details)
@@ -286,7 +294,7 @@ class Dumper:
             f"--compress={level}",
             "--no-sync",
         ]
-        env = self._server.environment(self._application)
+        env = self._server.environment(self._application, major=major)
         target = os.path.join(folder, plan.file_name)
         processes = self._runtime.processes
         if plan.format == "directory":

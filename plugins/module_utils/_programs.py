@@ -42,15 +42,12 @@ class Runtime(t.Protocol):
 
     def see(self, path: str, *, writable: bool = False) -> None:
         """Say, before any program runs, that programs will work with a folder or file of this host."""
-        ...
 
     def data_folder(self, path: str) -> str:
         """Where the folder that a server calls its data folder is on this host; empty where nobody knows."""
-        ...
 
     def close(self) -> None:
         """End what runs for this runtime."""
-        ...
 
 
 class HostRuntime:

@@ -13,14 +13,13 @@ import select
 import time
 import typing as t
 
-from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._process import PIPE, Child, ProcessRunner, TimedOut
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
-    OLDEST_SERVER,
     Row,
     Server,
     SqlError,
     connection_error,
+    greet,
 )
 
 # SQLSTATE "connection failure"
@@ -39,11 +38,9 @@ class PsqlSession:
         self.server = server
         self._mark = f"mazevault-{secrets.token_hex(12)}"
         self._buffer = b""
-        env = {**server.environment(application), "PGCLIENTENCODING": "UTF8"}
-        del env["PGOPTIONS"]
         self._child: Child = processes.start(
             [psql, "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password", "--file=-"],
-            env=env,
+            env={**server.environment(application), "PGCLIENTENCODING": "UTF8"},
             stdin=PIPE,
             stdout=PIPE,
         )
@@ -52,12 +49,7 @@ class PsqlSession:
         except BaseException:
             self._child.stop()
             raise
-        if self.version < OLDEST_SERVER:
-            self.close()
-            raise BackupError(
-                f"server version: {self.version // 10000}: too old",
-                hint="PostgreSQL 14 or newer is needed (MazeVault runs on 15 and newer).",
-            )
+        greet(self)
 
     def _first_answer(self) -> list[Row]:
         try:

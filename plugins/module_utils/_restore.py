@@ -164,7 +164,7 @@ def load(
             path = copy.name
         if readable.format != "tar" and jobs > 1 and may_run_in_parallel(entries):
             arguments.append(f"--jobs={jobs}")
-        result = runtime.processes.run([*arguments, path], env=server.environment(application))
+        result = runtime.processes.run([*arguments, path], env=server.environment(application, major=major))
         if result.rc != 0:
             raise failure(
                 f"database: {server.database}: the dump didn't load",
@@ -198,7 +198,7 @@ def _load_plain(runtime: Runtime, server: Server, archive: Archive, major: int, 
             "--set=ON_ERROR_STOP=1",
             "--file=-",
         ],
-        env=server.environment(application),
+        env=server.environment(application, major=major),
         stdin=-1,
     )
     try:
@@ -255,10 +255,12 @@ def analyze(runtime: Runtime, server: Server, *, jobs: int, application: str) ->
         tables that got none, with reasons; a foreign table whose server is away is no fault of the restore.
     """
     with server.session(application) as session:
-        program = runtime.program("vacuumdb", major=session.version // 10000)
+        major = session.version // 10000
+        program = runtime.program("vacuumdb", major=major)
         arguments = ["--no-password", "--analyze", "--quiet", "--parallel=0", f"--jobs={jobs}"]
         done = runtime.processes.run(
-            [program, *arguments, f"--dbname={conninfo(server.database)}"], env=server.environment(application)
+            [program, *arguments, f"--dbname={conninfo(server.database)}"],
+            env=server.environment(application, major=major),
         )
         if done.rc == 0:
             return []

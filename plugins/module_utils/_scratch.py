@@ -19,7 +19,7 @@ import tempfile
 import time
 import typing as t
 
-from ansible_collections.mazevault.backup.plugins.module_utils._container import ContainerRuntime
+from ansible_collections.mazevault.backup.plugins.module_utils._container import CagedRuntime, ContainerRuntime
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree
 from ansible_collections.mazevault.backup.plugins.module_utils._process import (
@@ -120,7 +120,7 @@ class Scratch:
         if len(self._folder) > _LONGEST_SOCKET_FOLDER:
             self._socket = tempfile.mkdtemp(prefix=PREFIX)
         data = os.path.join(self._folder, "data")
-        processes, starter = self._caged() if self._cage else self._on_host()
+        processes, starter = self._caged(self._cage) if self._cage else self._on_host()
         processes.run(
             [initdb, f"--pgdata={data}", f"--username={self._superuser}", "--auth=trust", "--encoding=UTF8",
              "--locale=C", "--no-sync", "--no-instructions"],
@@ -149,14 +149,13 @@ class Scratch:
             HostProcesses(user=None if prefix else self._account or None, prefix=prefix),
         )
 
-    def _caged(self) -> tuple[ProcessRunner, ProcessRunner]:
-        assert self._cage is not None
-        for folder in {self._folder, self._socket}:
-            self._cage.see(folder, writable=True)
+    def _caged(self, cage: CagedRuntime) -> tuple[ProcessRunner, ProcessRunner]:
+        for folder in sorted({self._folder, self._socket}):
+            cage.see(folder, writable=True)
         for path in self._sees:
-            self._cage.see(path)
-        processes, uid = self._cage.server_processes()
-        for folder in {self._folder, self._socket}:
+            cage.see(path)
+        processes, uid = cage.server_processes()
+        for folder in sorted({self._folder, self._socket}):
             os.chown(folder, uid, -1)
             # Clients run as we do and have no rights of their own there: they pass through to the socket.
             os.chmod(folder, 0o711)

@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import tempfile
+import threading
 import time
 import typing as t
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ RUN_LABEL = "mazevault.backup.run"
 # Process id and start of the process that the container is for: together they are never used again.
 _FOR_LABEL = "mazevault.backup.for"
 _PIPES = "mazevault-pipes-"
+# Seconds between two looks at whether there is still somebody to talk to.
+_LOOK = 5.0
 # A loaded host takes seconds to start a container.
 _START_TIMEOUT = 120.0
 _KEEPER = 'echo up >"$1/up" && exec cat >/dev/null'
@@ -93,6 +96,9 @@ class Sidecar:
         network: `none`, or `container:<id>` to share a container's network.
         run: name of the run, by which what a dead run left is found.
         volumes: folders that the image declares as volumes (each would get an anonymous one).
+        hopeless: why nothing in the container can come to an end any more, or an empty string; asked again and again.
+    Attributes:
+        trouble: what `hopeless` said when the container was ended for it.
     """
 
     def __init__(
@@ -105,7 +111,10 @@ class Sidecar:
         limits: Limits,
         run: str,
         volumes: t.Sequence[str] = (),
+        hopeless: t.Callable[[], str] | None = None,
     ) -> None:
+        self._hopeless, self.trouble = hopeless, ""
+        self._over = threading.Event()
         self._engine, self._image, self._network = engine, image, network
         self._mounts, self._limits, self._run, self._volumes = list(mounts), limits, run, volumes
         self._keeper: Child | None = None
@@ -151,6 +160,18 @@ class Sidecar:
         except BaseException:
             self.close()
             raise
+        if self._hopeless is not None:
+            self._over = threading.Event()
+            threading.Thread(target=self._look_after, args=(self._hopeless, self._over), daemon=True).start()
+
+    def _look_after(self, hopeless: t.Callable[[], str], over: threading.Event) -> None:
+        """Programs and sessions that wait for ever end with the container."""
+        while not over.wait(_LOOK):
+            with contextlib.suppress(BackupError):
+                self.trouble = hopeless()
+                if self.trouble:
+                    self._engine.remove([self.name])
+                    return
 
     def _command(self) -> list[str]:
         labels = {LABEL: "sidecar", RUN_LABEL: self._run, _FOR_LABEL: _identity(os.getpid())}
@@ -215,6 +236,7 @@ class Sidecar:
         if self._keeper is None or self._owner != os.getpid():
             return
         keeper, self._keeper = self._keeper, None
+        self._over.set()
         with contextlib.suppress(OSError):
             keeper.stdin.close()
         try:
@@ -380,6 +402,8 @@ class ContainerChild(Child):
                 self._sidecar.shell('kill -"$1" "$2"', name, str(self._inner), user=self._user)
 
     def _tail(self) -> str:
+        if self._sidecar.trouble:
+            return f"error: {self._sidecar.trouble}\n"
         try:
             with open(os.path.join(self._pipes, "err"), "rb") as stream:
                 size = stream.seek(0, os.SEEK_END)

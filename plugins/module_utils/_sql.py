@@ -25,11 +25,12 @@ OLDEST_SERVER = 140000
 # Keeps libpq from a password file that happens to lie in the home folder.
 NO_PASSFILE = "/dev/null/none"
 Row = tuple[t.Any, ...]
-# Those that this server knows.
-_NO_LIMITS = (
-    "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN ('lock_timeout',"
-    " 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')"
+# Limits that somebody set for the application, on the server or on its role, don't hold for ours.
+_OPTIONS = " ".join(
+    f"-c {name}=0"
+    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
 )
+_TRANSACTION_TIMEOUT_SINCE = 170000
 
 # Content must read the same on every server and in every session, whatever roles and databases have set.
 READING = (
@@ -114,15 +115,12 @@ class Session(t.Protocol):
             timeout: seconds after which a server that doesn't answer is given up, and the session with it. A session
                 by psycopg2 can't do that and waits.
         """
-        ...
 
     def value(self, sql: str) -> t.Any:
         """The first column of the first row, or None."""
-        ...
 
     def execute(self, *statements: str) -> None:
         """Statements without an answer, sent as one; several are one transaction outside of one."""
-        ...
 
     def cancel(self) -> None: ...
 
@@ -151,8 +149,8 @@ class Server:
     def on(self, database: str) -> Server:
         return replace(self, database=database)
 
-    def environment(self, application: str) -> dict[str, str]:
-        """The libpq variables for a client program."""
+    def environment(self, application: str, *, major: int = 0) -> dict[str, str]:
+        """The libpq variables for a client program; `major` is the server's version where it is known."""
         env = {
             "PGHOST": self.host,
             "PGPORT": str(self.port),
@@ -161,8 +159,10 @@ class Server:
             "PGAPPNAME": application,
             "PGCONNECT_TIMEOUT": "15",
             "PGPASSFILE": self.passfile or NO_PASSFILE,
-            "PGOPTIONS": "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0",
+            "PGOPTIONS": _OPTIONS,
         }
+        if major * 10000 >= _TRANSACTION_TIMEOUT_SINCE:
+            env["PGOPTIONS"] += " -c transaction_timeout=0"
         if self.sslmode:
             env["PGSSLMODE"] = self.sslmode
         if self.sslrootcert:
@@ -186,14 +186,7 @@ class Server:
             )
 
     def connect(self, application: str = "mazevault.backup") -> Session:
-        """A session that no time limit of the server, the database or the role ends."""
-        session = (self.connector or PsycopgSession)(self, application)
-        try:
-            session.execute("SET statement_timeout = 0", _NO_LIMITS)
-        except BaseException:
-            session.close()
-            raise
-        return session
+        return (self.connector or PsycopgSession)(self, application)
 
     @contextlib.contextmanager
     def session(self, application: str = "mazevault.backup") -> t.Iterator[Session]:
@@ -227,6 +220,7 @@ class PsycopgSession:
                 application_name=application,
                 connect_timeout=15,
                 keepalives_idle=60,
+                options=_OPTIONS,
                 **extra,
             )
         except psycopg2.OperationalError as exc:
@@ -234,12 +228,7 @@ class PsycopgSession:
         self._connection.autocommit = True
         self.pid: int = self._connection.get_backend_pid()
         self.version: int = self._connection.server_version
-        if self.version < OLDEST_SERVER:
-            self.close()
-            raise BackupError(
-                f"server version: {self.version // 10000}: too old",
-                hint="PostgreSQL 14 or newer is needed (MazeVault runs on 15 and newer).",
-            )
+        greet(self)
 
     def query(self, sql: str, *, timeout: float | None = None) -> list[Row]:
         with self._running(sql) as cursor:
@@ -271,6 +260,18 @@ class PsycopgSession:
             self._connection.close()
 
 
+def greet(session: Session) -> None:
+    """Refuse a server that is too old, and lift the limit that only newer ones know."""
+    if session.version < OLDEST_SERVER:
+        session.close()
+        raise BackupError(
+            f"server version: {session.version // 10000}: too old",
+            hint="PostgreSQL 14 or newer is needed (MazeVault runs on 15 and newer).",
+        )
+    if session.version >= _TRANSACTION_TIMEOUT_SINCE:
+        session.execute("SET transaction_timeout = 0")
+
+
 def prepare_reading(session: Session) -> None:
     """Pin everything that changes how values are written; refuse settings that hide damage."""
     session.execute(*(f"SET {setting}" for setting in READING))
@@ -293,6 +294,11 @@ def prepare_reading(session: Session) -> None:
         session.execute("SET restrict_nonsystem_relation_kind='view, foreign-table'")
 
 
+def is_crowded(text: str) -> bool:
+    """Whether a server refused a connection because it has too many."""
+    return any(words in text for words in ("too many clients", "too many connections", "connection slots are reserved"))
+
+
 def connection_error(server: Server, text: str) -> BackupError:
     """What libpq's words mean for whoever set the options."""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
@@ -308,6 +314,11 @@ def connection_error(server: Server, text: str) -> BackupError:
         )
     if "does not exist" in text and "role" in text:
         return BackupError(f"user: {server.user}: no such role on {where}", hint="Check the name of the user.")
+    if is_crowded(text):
+        return BackupError(
+            f"host: {where}: the server takes no more connections (max_connections): {first}",
+            hint="End sessions that nobody needs, or raise max_connections: a backup takes 4, and one more a job.",
+        )
     return BackupError(
         f"host: {where}: server not reachable: {first}",
         hint="Is the server up, and do host and port lead to it from this host?",

@@ -357,7 +357,8 @@ def _named(groups: t.Mapping[str, t.Any]) -> list[str]:
 
 def _about(group: t.Sequence[Container]) -> str:
     folder = next((found.folder for found in group if found.folder), "")
-    return f"({folder + ': ' if folder else ''}{', '.join(sorted(found.name for found in group))})"
+    names = ", ".join(sorted(found.name for found in group))
+    return f"({folder + ': ' if folder else ''}{names}; {sum(found.up for found in group)} of {len(group)} run)"
 
 
 def _rank(role: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: mazevault_stack
 short_description: Start or stop MazeVault's containers
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Containers that exist are stopped and started by the engine itself. That needs neither files nor a compose program,
     and makes no container anew.

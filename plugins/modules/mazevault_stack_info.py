@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: mazevault_stack_info
 short_description: What a host runs of MazeVault in containers
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Finds the compose project, its services by role, their images, volumes and states, and what differs from the files.
     It changes nothing.

@@ -60,14 +60,6 @@ class Control:
     def run(self, version: str, program: str, *words: str, folder: str = "/root", **environment: str) -> Ended:
         """One of ansible-core's programs, of that version."""
         settings = [f"--env={name}={value}" for name, value in {"ANSIBLE_NOCOLOR": "true", **environment}.items()]
-        argv = [
-            "docker",
-            "exec",
-            "--workdir",
-            folder,
-            *settings,
-            self.container,
-            f"/opt/ansible/{version}/bin/{program}",
-        ]
-        done = attempt(*argv, *words)
+        place = ("docker", "exec", "--workdir", folder, *settings, self.container)
+        done = attempt(*place, f"/opt/ansible/{version}/bin/{program}", *words)
         return Ended(done.returncode, (done.stdout + done.stderr).decode(errors="replace"))

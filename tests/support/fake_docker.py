@@ -18,7 +18,7 @@ _BINDS = "/var/lib/docker/volumes"
 _PROGRAM = r"""#!{python}
 import json, os, pathlib, sys
 top = pathlib.Path({top!r})
-argv = sys.argv[1:]
+argv = [word for word in sys.argv[1:] if word != "--"]
 before = (top / "state.json").read_text()
 state = json.loads(before)
 with (top / "calls.jsonl").open("a") as stream:
@@ -91,7 +91,7 @@ if argv[:1] == ["ps"]:
     end(0, "".join(one["Id"] + "\n" for one in state["containers"]))
 if argv[1:2] == ["inspect"]:
     found, missing = [], []
-    for name in argv[2:]:
+    for name in argv[3:] if argv[2] == "--" else argv[2:]:
         if argv[0] == "image":
             one = [dict(image) for image in state["images"] if name in (image["Id"], *image["RepoTags"])]
         else:

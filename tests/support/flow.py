@@ -41,6 +41,11 @@ class Flow:
         return {"bin_dir": str(self.server.install.bin)}
 
     @property
+    def runtime(self) -> dict[str, t.Any]:
+        """What also those modules need that start no program of PostgreSQL's themselves."""
+        return {}
+
+    @property
     def connection(self) -> dict[str, t.Any]:
         dsn = self.server.dsn()
         return {"host": dsn["host"], "port": dsn["port"], "user": dsn["user"], "database": self.database}
@@ -111,6 +116,7 @@ class Flow:
             swapped = self.must(
                 "pg_swap",
                 **self.connection,
+                **self.runtime,
                 state="swapped",
                 set_id=set_id,
                 confirm=HOSTNAME,

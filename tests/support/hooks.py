@@ -9,6 +9,7 @@ import functools
 import importlib
 import json
 import os
+import pwd
 import signal
 import threading
 import typing as t
@@ -95,3 +96,31 @@ def kill_child(step: str, name: str, marker: str) -> None:
             threading.Thread(target=hunt, daemon=True).start()
 
     _at_each_step(action)
+
+
+def become(account: str, module: str) -> None:
+    """Give up all rights but those of this account, once the module is read: the account may not be able to."""
+    importlib.import_module(_BASE.replace("module_utils", "modules") + module)
+    entry = pwd.getpwnam(account)
+    os.setgroups([])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+
+
+def without_program(name: str) -> None:
+    """As on a machine that lacks a program of the engine."""
+
+    def which(original: Callable[..., str | None], cmd: str, *args: t.Any, **kwargs: t.Any) -> str | None:
+        return None if cmd == name else original(cmd, *args, **kwargs)
+
+    _wrap("_engine", "shutil", "which", which)
+
+
+def patience(seconds: float) -> None:
+    """Wait for a paused server no longer than this."""
+    for module, name, value in (
+        ("_container", "_LONGEST_PAUSE", seconds),
+        ("_sidecar", "_LOOK", 0.5),
+        ("_snapshot", "_SILENCE", seconds),
+    ):
+        setattr(importlib.import_module(_BASE + module), name, value)
