@@ -343,9 +343,10 @@ def test_no_connection_is_left(tmp_path: Path) -> None:
             assert "connections" in done.result["msg"]
             assert "max_connections" in done.result["msg"], done.result["msg"]
             assert "\n" not in done.result["msg"]
-            # One place after the other comes free: each try succeeds or says why.
-            for _ in range(5):
-                sessions.pop().close()
+            # Too few places are free, then enough: it says why, or succeeds.
+            for free in (2, 3):
+                for _ in range(free):
+                    sessions.pop().close()
                 with flow.staging("set") as set_id:
                     done = run_module(
                         "pg_dump", {"backup_root": str(flow.root), **flow.connection, **flow.runtime, "set_id": set_id}
@@ -358,26 +359,27 @@ def test_no_connection_is_left(tmp_path: Path) -> None:
         assert flow.verify(published["set_id"], "checksum")["verdict"] == "pass"
 
 
-def test_a_schema_that_changes_all_the_time(newest: ContainerServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pause", [0.5, 2.0] if FULL else [2.0])
+def test_a_schema_that_changes_all_the_time(pause: float, newest: ContainerServer, tmp_path: Path) -> None:
     """Each backup succeeds and is one moment, or says why there is none."""
     flow = flow_of(newest, tmp_path, "CREATE TABLE a (n integer); INSERT INTO a SELECT generate_series(1, 1000)")
-    with Altering(newest, flow.database) as altering:
-        for _ in range(count(1, 10)):
+    with Altering(newest, flow.database, pause) as altering:
+        for _ in range(count(2, 10)):
             try:
                 published = flow.publish(level="restore")
             except StepFailed as exc:
                 assert "other work on the schema" in str(exc)
                 continue
             assert flow.verify(published["set_id"], "checksum")["verdict"] == "pass"
-    assert altering.done > 2
+    assert altering.done > 0
     assert list((flow.root / "staging").glob("[!.]*")) == []
 
 
 class Altering:
     """ALTER TABLE in a loop: every one rewrites the table, none changes how many rows it has."""
 
-    def __init__(self, server: ContainerServer, database: str) -> None:
-        self._server, self._database = server, database
+    def __init__(self, server: ContainerServer, database: str, pause: float) -> None:
+        self._server, self._database, self._pause = server, database, pause
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
         self.done = 0
@@ -392,7 +394,7 @@ class Altering:
 
     def _loop(self) -> None:
         with self._server.connect(self._database, autocommit=True) as conn, conn.cursor() as cursor:
-            while not self._stop.wait(1):
+            while not self._stop.wait(self._pause):
                 cursor.execute(f"ALTER TABLE a ALTER COLUMN n TYPE {('bigint', 'integer')[self.done % 2]}")
                 self.done += 1
 
