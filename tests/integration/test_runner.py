@@ -5,19 +5,16 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 import typing as t
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import ansible_runner
 import pytest
-import yaml
 
-from support.plays import HOSTNAME, TOP, Installation, Place, installed
+from support import jobs
+from support.jobs import Job, public_variables
+from support.plays import HOSTNAME, Installation, installed
 from support.servers import PgServer, installations
 
 PLAYBOOKS = ("backup", "verify", "restore_database", "rollback_database")
@@ -33,81 +30,11 @@ PLACE = {
 }
 
 
-def public_variables() -> list[str]:
-    """Every option of every entry point of every role."""
-    names: set[str] = set()
-    for path in TOP.glob("roles/*/meta/argument_specs.yml"):
-        for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
-            names.update(entry.get("options") or {})
-    return sorted(names)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a job in AWX shows of a run."""
-
-    status: str
-    events: list[dict[str, t.Any]] = field(repr=False)
-    output: str = field(repr=False)
-
-    def of(self, kind: str) -> list[dict[str, t.Any]]:
-        return [event["event_data"] for event in self.events if event["event"] == kind]
-
-    @property
-    def tasks(self) -> dict[str, dict[str, t.Any]]:
-        """Results by task; of a loop the whole."""
-        done = [*self.of("runner_on_ok"), *self.of("runner_on_failed")]
-        return {data["task"]: data["res"] for data in done}
-
-    @property
-    def failures(self) -> list[str]:
-        return [str(data["res"].get("msg")) for data in self.of("runner_on_failed")]
-
-    @property
-    def changed(self) -> int:
-        return int(self.of("playbook_on_stats")[0]["changed"].get(HOSTNAME, 0))
-
-    @property
-    def artifacts(self) -> dict[str, t.Any]:
-        return t.cast("dict[str, t.Any]", self.of("playbook_on_stats")[0].get("artifact_data", {}))
-
-    def arguments(self, module: str) -> dict[str, t.Any]:
-        """What a module of the collection was called with."""
-        action = f"mazevault.backup.{module}"
-        for data in self.of("runner_on_ok"):
-            if data["task_action"] == action:
-                return t.cast("dict[str, t.Any]", data["res"]["invocation"]["module_args"])
-        raise AssertionError(f"{action} didn't run: {self.output}")
-
-
 def run_job(place: Path, hostvars: dict[str, t.Any], playbook: str, extra: dict[str, t.Any], *options: str) -> Job:
-    """One job: the checkout is the project, extra variables are the survey's answers."""
+    """On this machine."""
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     inventory = {"mazevault": {"hosts": {HOSTNAME: {**local, **hostvars}}}}
-    (place / "home").mkdir(exist_ok=True)
-    (place / "home/ansible.cfg").touch()
-    hidden = {name: value for name, value in os.environ.items() if name.startswith(("ANSIBLE_", "PYTHONPATH"))}
-    environment = Place(place).environment()
-    del environment["ANSIBLE_CALLBACKS_ENABLED"], environment["ANSIBLE_CALLBACK_PLUGINS"]
-    for name in hidden:
-        del os.environ[name]
-    try:
-        done = ansible_runner.run(
-            # It remembers options in files there.
-            private_data_dir=tempfile.mkdtemp(dir=place),
-            project_dir=str(TOP),
-            playbook=f"playbooks/{playbook}.yml",
-            inventory=inventory,
-            extravars=extra,
-            envvars=environment,
-            cmdline=" ".join(options) or None,
-            verbosity=3,
-            quiet=True,
-        )
-    finally:
-        os.environ.update(hidden)
-    events = list(done.events)
-    return Job(str(done.status), events, "\n".join(event["stdout"] for event in events))
+    return jobs.run(place, inventory, playbook, extra, *options)
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +51,11 @@ def place_variables(installation: Installation) -> dict[str, t.Any]:
 def unanswered(request: pytest.FixtureRequest, installation: Installation) -> dict[str, Job]:
     """The four playbooks, everything else than the place unanswered."""
     answers = dict.fromkeys(set(public_variables()) - PLACE, request.param)
-    jobs = {}
+    done = {}
     for playbook in PLAYBOOKS:
         confirm = {"mazevault_confirm": HOSTNAME} if playbook.endswith("_database") else {}
-        jobs[playbook] = run_job(installation.folder, place_variables(installation), playbook, {**answers, **confirm})
-    return jobs
+        done[playbook] = run_job(installation.folder, place_variables(installation), playbook, {**answers, **confirm})
+    return done
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
@@ -193,11 +120,11 @@ def answered(installation: Installation) -> dict[str, Job]:
         "mazevault_stack_start_command": " ".join(known["mazevault_stack_start_command"]),
     }
     hostvars = {name: value for name, value in place_variables(installation).items() if not name.endswith("_port")}
-    jobs = {}
+    done = {}
     for playbook in PLAYBOOKS:
         confirm = {"mazevault_confirm": HOSTNAME} if playbook.endswith("_database") else {}
-        jobs[playbook] = run_job(installation.folder, hostvars, playbook, {**answers, **confirm})
-    return jobs
+        done[playbook] = run_job(installation.folder, hostvars, playbook, {**answers, **confirm})
+    return done
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
@@ -236,8 +163,8 @@ def test_whether_certificates_are_checked(
 def test_results_for_a_workflow_bear_the_result_prefix_and_come_back_harmless(
     unanswered: dict[str, Job], answered: dict[str, Job], installation: Installation
 ) -> None:
-    for jobs in (unanswered, answered):
-        for playbook, job in jobs.items():
+    for found in (unanswered, answered):
+        for playbook, job in found.items():
             assert all(name.startswith("mazevault_result_") for name in job.artifacts), playbook
     sets = {path.name for path in (installation.root / "sets").iterdir()}
     artifacts = answered["backup"].artifacts

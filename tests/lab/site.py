@@ -127,14 +127,28 @@ class Site:
         """Run a playbook on this host, with no variable but those named here."""
         words = ("--limit", self.name, *arguments)
         return self.control_node.run(
-            playbook, self.place.inventory, *words, extra=extra, env=self._environment(), timeout=timeout
+            playbook, self.inventory(), *words, extra=extra, env=self.environment(), timeout=timeout
         )
 
     def started(self, playbook: str, *arguments: str, **extra: t.Any) -> t.ContextManager[RunningPlay]:
         words = ("--limit", self.name, *arguments)
-        return self.control_node.started(playbook, self.place.inventory, *words, extra=extra, env=self._environment())
+        return self.control_node.started(playbook, self.inventory(), *words, extra=extra, env=self.environment())
 
-    def _environment(self) -> dict[str, str]:
+    def inventory(self) -> Path:
+        """How the host is reached, and nothing of what runs there."""
+        variables = {
+            "ansible_host": str(self.place.address(self.host.number)),
+            "ansible_user": "operator",
+            "ansible_become": True,
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_pipelining": True,
+            "ansible_ssh_common_args": f'-F "{self.place.ssh_config}"',
+        }
+        path = self.folder / "inventory.yml"
+        path.write_text(json.dumps({"mazevault": {"hosts": {self.name: variables}}}), encoding="utf-8")
+        return path
+
+    def environment(self) -> dict[str, str]:
         # Sockets have short paths; temporary folders of this machine mean nothing over there.
         return {
             "ANSIBLE_REMOTE_TMP": "~/.ansible/tmp",
@@ -170,7 +184,8 @@ class Site:
 
     def stack_state(self) -> list[str]:
         """Containers, volumes, networks, images, and every file of the installation and its volumes but the backups."""
-        return self.shell(_STACK).splitlines()
+        # The engine tells a container's mounts in any order.
+        return [" ".join(sorted(line.split())) for line in self.shell(_STACK).splitlines()]
 
     def state(self) -> dict[str, t.Any]:
         """All that a backup must leave as it is."""
@@ -207,8 +222,16 @@ class Site:
 
     def started_at(self) -> dict[str, str]:
         """When each container was last started."""
-        lines = [line.split() for line in self.stack_state() if line.startswith("container ")]
-        return {words[1].lstrip("/"): words[4] for words in lines}
+        form = "{{.Names}}"
+        names = self.shell(f"docker ps --all --format '{form}'").split()
+        form = "{{.Name}} {{.State.StartedAt}}"
+        lines = self.shell(f"docker inspect --format '{form}' \"$@\"", *names).splitlines()
+        return dict(line.lstrip("/").split() for line in lines)
+
+    def status(self) -> dict[str, str]:
+        """State by name of container."""
+        lines = self.shell("docker ps --all --format '{{.Names}} {{.State}}'").splitlines()
+        return dict(line.split() for line in lines)
 
 
 def content_of(text: str) -> dict[str, str]:

@@ -57,7 +57,7 @@ def name_of(case: object) -> str:
 def small_disk(site: Site) -> Iterator[None]:
     """The backup root with all that is in it on a small disk of its own."""
     site.shell(
-        f"mkdir -p {SMALL} && mount -t tmpfs -o size=128m,mode=0755 tmpfs {SMALL}"
+        f"mkdir -p {SMALL} && mount -t tmpfs -o size=500m,mode=0755 tmpfs {SMALL}"
         f" && cp -a {ROOT}/. {SMALL} && mount --bind {SMALL} {ROOT}"
     )
     try:
