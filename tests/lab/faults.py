@@ -57,8 +57,10 @@ RESTORE = (
 _WATCHER = r"""
 import glob, json, subprocess, sys, time
 wanted, action, limit = json.loads(sys.argv[1]), sys.argv[2], time.monotonic() + float(sys.argv[3])
+pattern = "/opt/mazevault/backups/staging/*/progress.json"
+of_dead_runs = set(glob.glob(pattern))
 while time.monotonic() < limit:
-    for path in glob.glob("/opt/mazevault/backups/staging/*/progress.json"):
+    for path in set(glob.glob(pattern)) - of_dead_runs:
         try:
             with open(path) as stream:
                 step = json.load(stream)["step"]
