@@ -345,7 +345,7 @@ def test_no_connection_is_left(tmp_path: Path) -> None:
             assert "\n" not in done.result["msg"]
             # Too few places are free, then enough: it says why, or succeeds.
             for free in (2, 3):
-                for _ in range(free):
+                for _turn in range(free):
                     sessions.pop().close()
                 with flow.staging("set") as set_id:
                     done = run_module(
@@ -364,7 +364,7 @@ def test_a_schema_that_changes_all_the_time(pause: float, newest: ContainerServe
     """Each backup succeeds and is one moment, or says why there is none."""
     flow = flow_of(newest, tmp_path, "CREATE TABLE a (n integer); INSERT INTO a SELECT generate_series(1, 1000)")
     with Altering(newest, flow.database, pause) as altering:
-        for _ in range(count(1, 10)):
+        for _turn in range(count(1, 10)):
             try:
                 published = flow.publish(level="restore")
             except StepFailed as exc:
@@ -412,19 +412,19 @@ def no_engine(tmp_path: Path) -> dict[str, t.Any]:
 
 
 MISTAKES: dict[str, tuple[dict[str, t.Any], t.Callable[[Path], dict[str, t.Any]], tuple[str, ...]]] = {
-    "no container named": ({"container": None}, lambda _: {}, ("container: missing", "docker")),
-    "empty name": ({"container": ""}, lambda _: {}, ("container: missing",)),
-    "unknown container": ({"container": "mvtest-nobody"}, lambda _: {}, ("container: mvtest-nobody:",)),
-    "a container's id cut short": ({"container": "-v"}, lambda _: {}, ("container: -v",)),
-    "not PostgreSQL": ({"container": "{other}"}, lambda _: {}, ("container {other}", "psql")),
-    "stopped": ({"container": "{stopped}"}, lambda _: {}, ("container: {stopped}", "docker start {stopped}")),
+    "no container named": ({"container": None}, lambda _folder: {}, ("container: missing", "docker")),
+    "empty name": ({"container": ""}, lambda _folder: {}, ("container: missing",)),
+    "unknown container": ({"container": "mvtest-nobody"}, lambda _folder: {}, ("container: mvtest-nobody:",)),
+    "a container's id cut short": ({"container": "-v"}, lambda _folder: {}, ("container: -v",)),
+    "not PostgreSQL": ({"container": "{other}"}, lambda _folder: {}, ("container {other}", "psql")),
+    "stopped": ({"container": "{stopped}"}, lambda _folder: {}, ("container: {stopped}", "docker start {stopped}")),
     "engine away": ({}, no_engine, ("docker: the engine doesn't answer", "systemctl start docker")),
     "no rights": (
         {},
-        lambda _: {"hooks": [("become", {"account": "nobody", "module": "pg_dump"})]},
+        lambda _folder: {"hooks": [("become", {"account": "nobody", "module": "pg_dump"})]},
         ("docker: this account", "root"),
     ),
-    "no program": ({}, lambda _: {"hooks": [("without_program", {"name": "docker"})]}, ("the program docker",)),
+    "no program": ({}, lambda _folder: {"hooks": [("without_program", {"name": "docker"})]}, ("the program docker",)),
 }
 
 
@@ -432,7 +432,7 @@ MISTAKES: dict[str, tuple[dict[str, t.Any], t.Callable[[Path], dict[str, t.Any]]
 def others(newest: ContainerServer) -> Iterator[dict[str, str]]:
     """A container that isn't PostgreSQL, and one that doesn't run."""
     label = f"--label={containers.LABEL}={newest.name}"
-    redis = next(image.tag for image in images.SERVERS if "redis" in image.name)
+    (redis,) = (image.tag for image in images.SERVERS if "redis" in image.name)
     names = {"other": f"{newest.name}-other", "stopped": f"{newest.name}-stopped"}
     sleeping = ("--pull=never", "--network=none", label, "--init", "--entrypoint=sleep")
     try:
