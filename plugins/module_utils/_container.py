@@ -103,7 +103,7 @@ class ContainerRuntime:
     Args:
         container: name or id of the database's container.
         connected: share the database's network; else the programs have none (proofs need none).
-        run: name of the run, by which a dead one's containers are found.
+        run: what the containers are found by when the run is dead: see `belongs_to`.
     """
 
     def __init__(
@@ -141,6 +141,10 @@ class ContainerRuntime:
     @property
     def sidecar(self) -> Sidecar:
         return self._sidecar
+
+    def belongs_to(self, staging: str) -> None:
+        """Say, before any program runs, whose work this is; a set's id alone can occur in two backup roots."""
+        self._run = self._sidecar.run = staging
 
     def see(self, path: str, *, writable: bool = False) -> None:
         """Let the programs see a folder or file of this host; one that isn't there (yet) is left out."""

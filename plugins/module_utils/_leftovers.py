@@ -46,7 +46,7 @@ def clean(staging: Staging) -> None:
     if os.path.isfile(path):
         # Without its engine no container runs; a later run finds those that come back with it.
         with contextlib.suppress(EngineAway):
-            reap(Engine(read_json(path)["engine"]), staging.name)
+            reap(Engine(read_json(path)["engine"]), staging.path)
     path = os.path.join(staging.path, _SCRATCH)
     if os.path.isfile(path):
         end_orphan(read_json(path)["folder"])

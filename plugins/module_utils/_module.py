@@ -65,9 +65,8 @@ def runtime_of(params: t.Mapping[str, t.Any], *, connected: bool = True) -> Runt
             f"container: missing, and runtime is {params['runtime']}",
             hint="Name the container of the database; preflight of the role mazevault finds it.",
         )
-    run_name = params.get("set_id") or f"look_{os.getpid()}"
     runtime = ContainerRuntime(
-        Engine(params["runtime"]), params["container"], connected=connected, limits=limits, run=run_name
+        Engine(params["runtime"]), params["container"], connected=connected, limits=limits, run=f"look_{os.getpid()}"
     )
     _OPENED.append(runtime)
     runtime.see(params.get("passfile") or "")
@@ -88,7 +87,8 @@ def _limits_of(params: t.Mapping[str, t.Any]) -> Limits:
 
 def note_runtime(staging: Staging, runtime: Runtime) -> None:
     """Let the programs work in staging, and a later run find what this one leaves."""
-    if runtime.name != "host":
+    if isinstance(runtime, ContainerRuntime):
+        runtime.belongs_to(staging.path)
         note_engine(staging, runtime.name)
     runtime.see(staging.path, writable=True)
 

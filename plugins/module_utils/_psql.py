@@ -117,7 +117,9 @@ class PsqlSession:
         except TimedOut:
             words = ""
         lines = [line for line in words.splitlines() if line.strip()]
-        return SqlError(f"server: {' '.join(lines[:2]) or 'the connection is lost'}", _LOST)
+        lost = SqlError(f"server: {' '.join(lines[:2]) or 'the connection is lost'}", _LOST)
+        lost.hint = "Is the database up? If so, run this again."
+        return lost
 
     def cancel(self) -> None:
         """Give up what runs: the session is of no use after it."""

@@ -94,7 +94,7 @@ class Sidecar:
     Args:
         image: id of the image (a name could mean another image than the one that runs).
         network: `none`, or `container:<id>` to share a container's network.
-        run: name of the run, by which what a dead run left is found.
+        run: the run's staging folder, by which what a dead run left is found.
         volumes: folders that the image declares as volumes (each would get an anonymous one).
         hopeless: why nothing in the container can come to an end any more, or an empty string; asked again and again.
     Attributes:
@@ -116,7 +116,7 @@ class Sidecar:
         self._hopeless, self.trouble = hopeless, ""
         self._over = threading.Event()
         self._engine, self._image, self._network = engine, image, network
-        self._mounts, self._limits, self._run, self._volumes = list(mounts), limits, run, volumes
+        self._mounts, self._limits, self.run, self._volumes = list(mounts), limits, run, volumes
         self._keeper: Child | None = None
         self._owner = 0
         self.name = ""
@@ -174,7 +174,7 @@ class Sidecar:
                     return
 
     def _command(self) -> list[str]:
-        labels = {LABEL: "sidecar", RUN_LABEL: self._run, _FOR_LABEL: _identity(os.getpid())}
+        labels = {LABEL: "sidecar", RUN_LABEL: self.run, _FOR_LABEL: _identity(os.getpid())}
         command = [
             "run", "--rm", "--interactive", "--pull=never", f"--name={self.name}", f"--network={self._network}",
             "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--security-opt=label=disable",
@@ -379,7 +379,8 @@ class ContainerChild(Child):
 
     def wait(self, timeout: float | None = None) -> Result:
         carried = self._carrier.wait(timeout)
-        return Result(self._argv, carried.rc, "", self._tail() + carried.stderr)
+        trouble = self._sidecar.trouble
+        return Result(self._argv, carried.rc, "", f"error: {trouble}\n" if trouble else self._tail() + carried.stderr)
 
     def stop(self, *, patience: float = 5.0) -> None:
         """SIGTERM in the container, SIGKILL after `patience` seconds."""
@@ -402,8 +403,6 @@ class ContainerChild(Child):
                 self._sidecar.shell('kill -"$1" "$2"', name, str(self._inner), user=self._user)
 
     def _tail(self) -> str:
-        if self._sidecar.trouble:
-            return f"error: {self._sidecar.trouble}\n"
         try:
             with open(os.path.join(self._pipes, "err"), "rb") as stream:
                 size = stream.seek(0, os.SEEK_END)

@@ -314,6 +314,8 @@ def connection_error(server: Server, text: str) -> BackupError:
         )
     if "does not exist" in text and "role" in text:
         return BackupError(f"user: {server.user}: no such role on {where}", hint="Check the name of the user.")
+    if first.startswith("error: container: "):
+        return BackupError(first.removeprefix("error: "), hint="The database has to run; then run this again.")
     if is_crowded(text):
         return BackupError(
             f"host: {where}: the server takes no more connections (max_connections): {first}",

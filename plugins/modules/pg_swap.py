@@ -254,6 +254,8 @@ def _swap(module: AnsibleModule) -> dict[str, t.Any]:
     staging = Staging(params["backup_root"], params["set_id"]) if params["set_id"] and not module.check_mode else None
     if staging is None and not module.check_mode:
         raise BackupError("set_id: missing", hint="Open a staging folder first (recovery_set with purpose=restore).")
+    if staging is not None and staging.exists():
+        _module.note_runtime(staging, runtime)
     with maintenance(server).session() as session:
         journal = _plan(params, session, staging)
         check_obstacles(session, journal.database, params["accept"])

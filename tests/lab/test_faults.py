@@ -46,7 +46,7 @@ def cases(steps: t.Sequence[str], number: int) -> list[tuple[Fault, str]]:
     """Every fault at every step, or a sample in which no fault occurs twice."""
     if FULL:
         return list(itertools.product(faults.FAULTS, steps))
-    return [(SAMPLE.pop(), RANDOM.choice(steps)) for _ in range(number)]
+    return [(SAMPLE.pop(), RANDOM.choice(steps)) for _turn in range(number)]
 
 
 def name_of(case: object) -> str:

@@ -234,7 +234,6 @@ def wait_clean(flow: ContainerFlow) -> float:
 
 def whole_run(flow: ContainerFlow, moment: Moment | None = None) -> tuple[str, Outcome | None]:
     """Open, dump, prove, publish, restore beside, with the harm at its moment: (the set, what was struck)."""
-    where = {"backup_root": str(flow.root)}
     set_id = str(flow.must("recovery_set", state="open", stale_after=STALE)["set_id"])
     where = {"backup_root": str(flow.root)}
     steps: list[tuple[str, Callable[[], dict[str, t.Any]]]] = [
@@ -262,7 +261,7 @@ def healed(flow: ContainerFlow) -> str:
     return set_id
 
 
-@pytest.mark.parametrize("moment", chosen(KILLS, ALWAYS, 4), ids=str)
+@pytest.mark.parametrize("moment", chosen(KILLS, ALWAYS, 2), ids=str)
 def test_struck(moment: Moment, flow: ContainerFlow, record_property: t.Any) -> None:
     first, _nobody = whole_run(flow)
     before, live = hashes(flow.root / "sets" / first), content(flow, flow.database)
@@ -300,16 +299,17 @@ def restore_struck(flow: ContainerFlow, moment: Moment, wanted: str) -> Outcome:
     outcome = struck(flow, moment, {**where, "set": wanted, "set_id": set_id, "installation": HOSTNAME, "jobs": 1})
     time.sleep(STALE + 0.1)
     # The next restore clears away what this one left in the server.
-    with flow.staging("restore") as following:
-        done = flow.try_restore(wanted, following)
-        assert (done.rc, done.result.get("verdict")) == (0, "pass"), done.result
-        left = [name for _oid, name in flow.databases() if "_restore_" in name]
-        assert left == [done.result["database"]]
-        flow.server.drop_database(left[0])
+    following = str(flow.must("recovery_set", state="open", purpose="restore", stale_after=STALE)["set_id"])
+    done = flow.try_restore(wanted, following)
+    assert (done.rc, done.result.get("verdict")) == (0, "pass"), done.result
+    left = [name for _oid, name in flow.databases() if "_restore_" in name]
+    assert left == [done.result["database"]]
+    flow.server.drop_database(left[0])
+    flow.must("recovery_set", state="aborted", set_id=following)
     return outcome
 
 
-@pytest.mark.parametrize("moment", chosen(SWAPS, ALWAYS_SWAPS, 2), ids=str)
+@pytest.mark.parametrize("moment", chosen(SWAPS, ALWAYS_SWAPS, 1), ids=str)
 def test_struck_swap(moment: Moment, flow: ContainerFlow, record_property: t.Any) -> None:
     """The application is never left down, and the next run brings things to an end."""
     published = flow.publish()
@@ -340,3 +340,22 @@ def test_struck_swap(moment: Moment, flow: ContainerFlow, record_property: t.Any
     assert restored_again["verdict"] == "pass"
     assert content(flow, flow.database) == good
     wait_clean(flow)
+
+
+def test_only_the_dead_run_s_containers_are_removed(flow: ContainerFlow, tmp_path: Path) -> None:
+    """Two installations on a host can open sets of the same id in the same second."""
+    set_id = str(flow.must("recovery_set", state="open", stale_after=STALE)["set_id"])
+    flow.must("pg_dump", **flow.connection, **flow.runtime, set_id=set_id)
+    names = [f"{flow.container.name}-{word}" for word in ("dead", "alive")]
+    try:
+        for name, root in zip(names, (flow.root, tmp_path / "other")):
+            labels = {containers.LABEL: flow.container.name, "mazevault.backup": "sidecar"}
+            labels["mazevault.backup.run"] = f"{root}/staging/{set_id}"
+            words = [f"--label={key}={value}" for key, value in labels.items()]
+            containers.docker("create", f"--name={name}", *words, containers.image_of(flow.container.major))
+        time.sleep(STALE + 0.1)
+        following = flow.must("recovery_set", state="open", stale_after=STALE)
+        assert [one.name for one in containers.inspect(*names)] == names[1:]
+        flow.must("recovery_set", state="aborted", set_id=following["set_id"])
+    finally:
+        attempt("docker", "rm", "--force", "--volumes", *names)
