@@ -101,7 +101,8 @@ CONTROL_NODE_KILLED = Fault("the control node is killed", kills_control_node=Tru
 DATABASE_KILLED = Fault("the database is killed", f"docker kill {POSTGRES}", mend=f"docker start {POSTGRES}")
 DATABASE_STOPPED = Fault("the database is stopped", f"docker stop {POSTGRES}", mend=f"docker start {POSTGRES}")
 DATABASE_RESTARTED = Fault("the database is restarted", f"docker restart {POSTGRES}")
-DATABASE_PAUSED = Fault("the database is paused", f"docker pause {POSTGRES}", later=f"docker unpause {POSTGRES}")
+# A start of the application wakes what is paused, and may have come first.
+DATABASE_PAUSED = Fault("the database is paused", f"docker pause {POSTGRES}", later=f"docker unpause {POSTGRES} || :")
 ENGINE_RESTARTED = Fault("the engine is restarted", "systemctl restart docker")
 DISK_FULL = Fault(
     "the disk is full", f"dd if=/dev/zero of={ROOT}/filler bs=64k 2>/dev/null; :", mend=f"rm -f {ROOT}/filler"
