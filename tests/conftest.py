@@ -11,6 +11,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests share their servers, and all the lab's tests share its hosts: each of these is one worker's."""
     for item in items:

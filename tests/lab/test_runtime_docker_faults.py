@@ -328,7 +328,7 @@ def test_struck_swap(moment: Moment, flow: ContainerFlow, record_property: t.Any
         assert application.running, "the application was left down"
         wait_clean(flow)
         finished = flow.must("pg_swap", **{**where, "state": "recovered"})
-        assert finished["changed"] == (outcome.rc != 0 and bool(finished["finished"]))
+        assert finished["changed"] == (outcome.rc != 0 and bool(finished["recovered"]))
         assert application.running
     now = content(flow, flow.database)
     assert now in (good, damaged)
