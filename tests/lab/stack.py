@@ -23,14 +23,13 @@ TOKEN_FILE = f"{HOME}/api-token"
 DATABASE = "mazevault"
 FOLDERS = {"backups": 0o755, "certs": 0o700, "config": 0o755, "data": 0o700, "data/postgres": 0o755}
 FOLDERS |= {"data/redis": 0o755, "logs": 0o755, "scripts": 0o755}
-COMPOSE = ("docker", "compose", "--project-name", "mazevault", "--project-directory", HOME)
 
 
 def ensure(place: Place, host: Host) -> None:
     """Installed, up, and not empty."""
     if not hosts.succeeds(place, host, "test", "-e", f"{HOME}/.env"):
         _install(place, host)
-    compose(place, host, "up", "--detach", "--quiet-pull")
+    compose(place, host, "up", "--detach")
     wait_for(f"{host.name}: the stack's API", lambda: healthy(place, host), 120)
     if not hosts.succeeds(place, host, "test", "-e", TOKEN_FILE):
         seed(place, host, size="small", number=1)
@@ -38,7 +37,16 @@ def ensure(place: Place, host: Host) -> None:
 
 
 def compose(place: Place, host: Host, *words: str, data: bytes | None = None) -> str:
-    return hosts.inside(place, host, *COMPOSE, *words, data=data)
+    program = ("docker", "compose") if host.engine.program == "docker" else ("podman-compose",)
+    where = ("--project-name", "mazevault", "--file", f"{HOME}/docker-compose.yml")
+    return hosts.inside(place, host, *program, *where, *words, data=data)
+
+
+def execute(place: Place, host: Host, service: str, *words: str, data: bytes | None = None) -> str:
+    """Run a program in the container of a service."""
+    engine = host.engine
+    carrier = (engine.program, "exec", "--interactive", engine.container(service))
+    return hosts.inside(place, host, *carrier, *words, data=data)
 
 
 def healthy(place: Place, host: Host) -> bool:
@@ -83,7 +91,7 @@ def seed(place: Place, host: Host, *, size: str, number: int) -> None:
         sql(place, host, statement, database="postgres")
     words = ["python3", "-m", "mazevault_standin", "seed", "--size", size, "--seed", str(number)]
     script = '"$@" --token-file /tmp/token >&2 && cat /tmp/token'
-    token = compose(place, host, "run", "--rm", "--no-deps", "--no-TTY", "backend", "sh", "-c", script, "seed", *words)
+    token = compose(place, host, "run", "--rm", "--no-deps", "-T", "backend", "sh", "-c", script, "seed", *words)
     hosts.inside(place, host, "install", "-m", "0600", "/dev/stdin", TOKEN_FILE, data=token.encode())
     compose(place, host, "start", "backend", "ocsp")
     wait_for(f"{host.name}: the stack's API", lambda: healthy(place, host), 120)
@@ -97,22 +105,20 @@ def _tell_outside(place: Place, host: Host) -> None:
     token = folder / "api-token"
     token.touch(mode=0o600)
     token.write_text(hosts.inside(place, host, "cat", TOKEN_FILE), encoding="utf-8")
-    authority = compose(place, host, "exec", "--no-TTY", "backend", "cat", "/certs/ca.crt")
+    authority = execute(place, host, "backend", "cat", "/certs/ca.crt")
     (folder / "ca.crt").write_text(authority, encoding="utf-8")
 
 
 def sql(place: Place, host: Host, statement: str, *, database: str = DATABASE) -> str:
     """One statement's rows as text, columns parted by |."""
     psql = _psql(database)
-    return compose(
-        place, host, "exec", "--no-TTY", "postgres", *psql, "--no-align", "--tuples-only", data=statement.encode()
-    )
+    return execute(place, host, "postgres", *psql, "--no-align", "--tuples-only", data=statement.encode())
 
 
 def sql_by_hand(place: Place, host: Host, statement: str | None, database: str) -> int:
     """psql with its own habits, for people."""
-    words = ["docker", "exec", "--interactive", hosts.container(place, host), *COMPOSE, "exec", "--no-TTY", "postgres"]
-    words += _psql(database)
+    words = ["docker", "exec", "--interactive", hosts.container(place, host)]
+    words += [host.engine.program, "exec", "--interactive", host.engine.container("postgres"), *_psql(database)]
     return subprocess.run([*words, "--command", statement] if statement else words, check=False).returncode
 
 

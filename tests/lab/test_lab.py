@@ -17,11 +17,11 @@ import pytest
 from lab import hosts
 from lab.client import Client
 from lab.conftest import Lab
-from lab.hosts import HOSTS
+from lab.hosts import USUAL
 from lab.place import TOP, Place
 
-ALL = [host.name for host in HOSTS]
-SITES = [host.name for host in HOSTS if host.has_stack]
+ALL = [host.name for host in USUAL]
+SITES = [host.name for host in USUAL if host.has_stack]
 SERVICES = ("postgres", "redis", "backend", "ocsp")
 CERTIFICATES = "/var/lib/docker/volumes/mazevault_certs/_data"
 
