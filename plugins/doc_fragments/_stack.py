@@ -31,5 +31,6 @@ options:
     type: path
     default: /opt/mazevault
 requirements:
-  - docker, and the right to use it (as a rule root's); or podman 4.0 or newer, as the account whose containers are meant
+  - docker, and the right to use it (as a rule root's)
+  - or podman 4.0 or newer, used by the account whose containers are meant
 """

@@ -210,10 +210,11 @@ def engines_of(runtime: str | None) -> list[Engine]:
     """The engine that was asked for, else those that this host has.
 
     Raises:
-        BackupError: it has none.
+        BackupError: it isn't there, or none is.
     """
     if runtime:
-        return [Engine(runtime)]
+        engine = Engine(runtime)
+        return [engine] if engine.program else []
     found = [engine for engine in map(Engine, KINDS) if engine.installed]
     if not found:
         raise BackupError(
@@ -247,7 +248,8 @@ def find(engines: t.Sequence[Engine], *, project: str = "", services: t.Mapping[
         try:
             found.append((engine, look(engine, project=project, services=services)))
         except NotFound as exc:
-            absent.append(NotFound(exc.msg, hint=f"{exc.hint} {_OWN_CONTAINERS if engine.kind.per_account else ''}".strip()))
+            more = f" {_OWN_CONTAINERS}" if engine.kind.per_account else ""
+            absent.append(NotFound(exc.msg, hint=f"{exc.hint}{more}"))
         except (EngineAway, NotAllowed) as exc:
             unknown.append(exc)
     # Docker's program can talk to podman's service: then both tell of the same containers.

@@ -120,6 +120,10 @@ class Engine:
         """Whether containers have no more rights than the account that we run as."""
         return self.kind.per_account and os.geteuid() != 0
 
+    def as_ourselves(self) -> list[str]:
+        """Options of `run` that give a container the account that we run as, for what it reads and writes here."""
+        return [f"--user={os.geteuid()}:{os.getegid()}", *(["--userns=keep-id"] if self.rootless else [])]
+
     def limits(self, controller: str) -> bool:
         """Whether limits of this kind (`cpu`, `blkio`) can be set."""
         if not self.kind.controllers:

@@ -299,7 +299,8 @@ def _found(engines: list[Engine], params: t.Mapping[str, t.Any]) -> dict[str, t.
     compose = _compose.find_compose(engine)
     wanted = _compose.wanted_of_files(compose, project, stack)
     now = _compose.image_facts(engine, [said.image for said in wanted.values() if said.image])
-    differing = _stack.differences(stack, wanted, {name: _stack.with_algorithm(str(facts.get("Id"))) for name, facts in now.items()})
+    ids = {name: _stack.with_algorithm(str(facts.get("Id"))) for name, facts in now.items()}
+    differing = _stack.differences(stack, wanted, ids)
     worth = [f"{said}; what it runs is not known" for said in found.unknown]
     worth += _stack.problems(stack) + [_stack.said_of(entry) for entry in differing]
     if project.missing:
@@ -361,8 +362,6 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
     try:
         engines = _compose.engines_of(params["runtime"])
-        for engine in engines:
-            engine.program  # pylint: disable=pointless-statement
     except BackupError as exc:
         if params["required"]:
             raise

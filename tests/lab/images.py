@@ -163,7 +163,7 @@ ROWS: tuple[tuple[Buildable, ...], ...] = (
 _OPTIONAL = (SITE, PODMAN_SITE, BARE, *STORES.values())
 
 
-def ensure(inners: t.Collection[nested.Inner | None]) -> None:
+def ensure(inners: t.Collection[nested.Inner | None] = (nested.DOCKER, None)) -> None:
     """For hosts with these engines; None: with no engine."""
     stores = [STORES[inner] for inner in inners if inner]
     wanted = (*stores, *(store.site for store in stores), *((BARE,) if None in inners else ()))

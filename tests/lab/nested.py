@@ -86,9 +86,7 @@ def pack(inner: Inner, site: str, images: dict[str, str], tag: str, label: str) 
     try:
         run("docker", "run", "--detach", "--name", name, *options(), volume, "--entrypoint", entry, site, *serving)
         inside = ("docker", "exec", "--interactive", name)
-        wait_for(
-            "an engine inside a container", lambda: attempt(*inside, inner.program, "version").returncode == 0, 60
-        )
+        wait_for("an engine inside a container", lambda: attempt(*inside, inner.program, "version").returncode == 0, 60)
         _copy_images(list(images), (*inside, inner.program))
         for outside, within in images.items():
             run(*inside, inner.program, "tag", outside, within)
@@ -106,9 +104,7 @@ def pack(inner: Inner, site: str, images: dict[str, str], tag: str, label: str) 
 
 def _copy_images(tags: list[str], inside: tuple[str, ...]) -> None:
     with subprocess.Popen(["docker", "save", *tags], stdout=subprocess.PIPE) as source:
-        loaded = subprocess.run(
-            [*inside, "load", "--quiet"], stdin=source.stdout, capture_output=True, check=False
-        )
+        loaded = subprocess.run([*inside, "load", "--quiet"], stdin=source.stdout, capture_output=True, check=False)
     if source.returncode or loaded.returncode:
         raise LabError(f"the images don't go into the inner engine: {loaded.stderr.decode(errors='replace')}")
 

@@ -230,8 +230,8 @@ class Site:
 
     def _of_each(self, form: str) -> dict[str, str]:
         """What the engine says of each container, by its name."""
-        script = f""""$ENGINE" inspect --format '{{{{.Name}}}} {form}' $("$ENGINE" ps --all --quiet)"""
-        return dict(line.lstrip("/").split(maxsplit=1) for line in self.shell(script).splitlines())
+        script = """for id in $("$ENGINE" ps --all --quiet); do "$ENGINE" inspect --format "{{.Name}} $1" "$id"; done"""
+        return dict(line.lstrip("/").split(maxsplit=1) for line in self.shell(script, form).splitlines())
 
 
 def content_of(text: str) -> dict[str, str]:
