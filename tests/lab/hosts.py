@@ -8,6 +8,7 @@ import argparse
 from dataclasses import dataclass
 
 from . import images, nested
+from .layout import SHIPPED, Layout
 from .place import Place
 from .process import LabError, attempt, run, say, wait_for
 
@@ -24,6 +25,8 @@ class Host:
     """The engine that runs MazeVault's stack on it."""
     on_demand: bool = False
     """Not there unless it is named."""
+    layout: Layout = SHIPPED
+    """Of MazeVault's stack."""
 
     @property
     def has_stack(self) -> bool:

@@ -43,22 +43,19 @@ class Inner:
     ending: str
     """The signal that ends that."""
     volumes: str
-    prefix: str
-    """What the names of the stack's containers begin with; an index follows behind the same sign."""
-
-    def container(self, service: str) -> str:
-        return f"{self.prefix}{service}{self.prefix[-1]}1"
+    sign: str
+    """Between the parts of the names that the compose program gives to containers."""
 
 
 # An engine that is stopped in order leaves a folder in order; podman has none to stop.
-DOCKER = Inner("docker", "/var/lib/docker", ("dockerd",), "TERM", "/var/lib/docker/volumes", "mazevault-")
+DOCKER = Inner("docker", "/var/lib/docker", ("dockerd",), "TERM", "/var/lib/docker/volumes", "-")
 PODMAN = Inner(
     "podman",
     "/var/lib/containers",
     ("sleep", "infinity"),
     "KILL",
     "/var/lib/containers/storage/volumes",
-    "mazevault_",
+    "_",
 )
 
 
