@@ -120,8 +120,16 @@ class Engine:
         """Whether containers have no more rights than the account that we run as."""
         return self.kind.per_account and os.geteuid() != 0
 
-    def as_ourselves(self) -> list[str]:
-        """Options of `run` that give a container the account that we run as, for what it reads and writes here."""
+    def as_ourselves(self, *, alone: bool) -> list[str]:
+        """Options of `run` that give a container the account that we run as, for what it reads and writes here.
+
+        Args:
+            alone: it has no part in the network of another container.
+        """
+        if self.rootless and not alone:
+            # In an account's containers its number is 0; a user namespace of its own would have no rights in a network
+            # that isn't.
+            return ["--user=0:0"]
         return [f"--user={os.geteuid()}:{os.getegid()}", *(["--userns=keep-id"] if self.rootless else [])]
 
     def limits(self, controller: str) -> bool:

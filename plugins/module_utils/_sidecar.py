@@ -180,8 +180,9 @@ class Sidecar:
         command = [
             "run", "--rm", "--interactive", "--pull=never", f"--name={self.name}", f"--network={network}",
             "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--security-opt=label=disable",
-            "--log-driver=none", "--shm-size=256m", "--entrypoint=sh", *self._engine.as_ourselves(),
-            *self._limits.options(self._engine), *(f"--label={key}={value}" for key, value in labels.items()),
+            "--log-driver=none", "--shm-size=256m", "--entrypoint=sh",
+            *self._engine.as_ourselves(alone=not self._beside), *self._limits.options(self._engine),
+            *(f"--label={key}={value}" for key, value in labels.items()),
         ]  # fmt: skip
         command += [f"--tmpfs={folder}" for folder in ("/tmp", *self._volumes)]
         for mount in (*self._mounts, Mount(self._pipes, True)):

@@ -52,7 +52,8 @@ def test_ansible_reaches_all(lab: Lab) -> None:
     words: list[str | Path] = [ansible, "all", "-i", lab.place.inventory, "-m", "ansible.builtin.ping"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(re.findall(r"^(\S+) \| SUCCESS", done.stdout, re.MULTILINE)) == sorted(ALL)
+    # Others are there when they were named, or when their tests came first.
+    assert set(re.findall(r"^(\S+) \| SUCCESS", done.stdout, re.MULTILINE)) >= set(ALL)
 
 
 @pytest.mark.parametrize("name", SITES)

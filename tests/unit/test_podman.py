@@ -235,7 +235,10 @@ def test_limits_that_the_account_can_t_have() -> None:
 def test_the_account_s_own_number_where_it_isn_t_root(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, uid, more in (("podman", 1000, ["--userns=keep-id"]), ("podman", 0, []), ("docker", 1000, [])):
         monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
-        assert engine(name).as_ourselves() == [f"--user={uid}:{os.getegid()}", *more]
+        asked = engine(name)
+        ourselves = f"--user={uid}:{os.getegid()}"
+        assert asked.as_ourselves(alone=True) == [ourselves, *more]
+        assert asked.as_ourselves(alone=False) == (["--user=0:0"] if more else [ourselves])
 
 
 # Which engine it is.
