@@ -105,7 +105,10 @@ def test_info_tells_what_is_there(home: Path, tmp_path: Path) -> None:
         "image": "postgres:15-alpine",
         "user": "vault_owner",
         "database": "vault_data",
+        "said_by": "DATABASE_URL",
     }
+    assert found["database"]["host"] == "postgres" and found["ask"] == ""
+    assert found["why"] == f"image {IMAGES}backend"
     users = ["mazevault-backend-1", "mazevault-ocsp-1"]
     assert found["stop"] == [str(tmp_path / "bin/docker"), "stop", *users]
     assert found["start"] == [str(tmp_path / "bin/docker"), "start", *users]
@@ -136,6 +139,9 @@ def test_what_info_returns_is_documented(home: Path, tmp_path: Path) -> None:
 
 def test_nothing_here_is_an_error_only_where_it_is_required(home: Path, tmp_path: Path) -> None:
     fake = engine(tmp_path, [])
+    said = run(fake, INFO, home, ok=False, required=False).result["msg"]
+    assert "docker-compose.yml is there, but no container" in said and "mazevault_runtime: host" in said
+    (home / "docker-compose.yml").unlink()
     assert "no compose project that looks like MazeVault" in run(fake, INFO, home, ok=False).result["msg"]
     found = run(fake, INFO, home, required=False).result
     assert (found["found"], found["runtime"], found["start"]) == (False, "", []) and "looks like" in found["reason"]
