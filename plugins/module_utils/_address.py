@@ -87,7 +87,8 @@ def _of_words(value: str, said_by: str) -> Address | None:
     said, position = {}, 0
     while position < len(value):
         found = _WORD.match(value, position)
-        if not found:
+        # A word that comes twice: the second one may be the rest of a password.
+        if not found or found[1] in said:
             return None
         said[found[1]] = re.sub(r"\\(.)", r"\1", found[2][1:-1]) if found[2].startswith("'") else found[2]
         position = found.end()
