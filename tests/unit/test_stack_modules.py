@@ -311,6 +311,18 @@ def test_a_failing_compose_is_quoted_without_secrets(home: Path, tmp_path: Path)
     )
 
 
+def test_a_line_that_compose_quotes_is_no_secret_less(home: Path, tmp_path: Path) -> None:
+    """Compose writes the line of `.env` that it doesn't understand into its message."""
+    whole = stack(home)
+    (home / ".env").write_text(f'MASTER_KEY={KEY}\nPOSTGRES_PASSWORD="{PASSWORD}-of-the-file\n', "utf-8")
+    fake = engine(tmp_path, whole[:3])
+    fake.state["compose"]["services"] = services(whole)
+    fake.state["compose"]["fails"] = f'failed to read .env: line 2: unterminated quoted value "{PASSWORD}-of-the-file\n'
+    fake.write()
+    done = run(fake, STACK, home, ok=False, state="started")
+    assert "line 2: unterminated quoted value ***" in done.result["msg"]
+
+
 def test_nothing_to_start_from(tmp_path: Path) -> None:
     fake = engine(tmp_path, [])
     done = run(fake, STACK, tmp_path, ok=False, state="started")
