@@ -16,6 +16,8 @@ import time
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.mazevault.backup.plugins.module_utils._differences import Wanted, wanted_of_env_file
+from ansible_collections.mazevault.backup.plugins.module_utils._discovery import choose
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import (
     KINDS,
     Engine,
@@ -23,17 +25,10 @@ from ansible_collections.mazevault.backup.plugins.module_utils._engine import (
     Missing,
     NotAllowed,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._env_file import Settings, settings_of
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Result
-from ansible_collections.mazevault.backup.plugins.module_utils._stack import (
-    NotFound,
-    Stack,
-    Wanted,
-    choose,
-    container_of,
-    env_file,
-    wanted_of_env_file,
-)
+from ansible_collections.mazevault.backup.plugins.module_utils._stack import NotFound, Stack, container_of
 
 # As compose looks for them; the first main file counts, with the override of the same kind.
 _FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -69,13 +64,15 @@ class Project:
     def env_file(self) -> str:
         return os.path.join(self.folder, ".env") if self.folder else ""
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> Settings:
         """What `.env` says; nothing where there is none."""
         try:
-            with open(self.env_file, encoding="utf-8", errors="replace") as stream:
-                return env_file(stream.read())
-        except OSError:
-            return {}
+            with open(self.env_file, encoding="utf-8", errors="replace", newline="") as stream:
+                return settings_of(stream.read())
+        except FileNotFoundError:
+            return Settings()
+        except OSError as exc:
+            return Settings(unreadable=exc.strerror or "unreadable")
 
 
 def project_of(stack: Stack | None, *, name: str = "", home: str = "") -> Project:
@@ -233,7 +230,9 @@ class Found:
     unknown: tuple[str, ...] = ()
 
 
-def find(engines: t.Sequence[Engine], *, project: str = "", services: t.Mapping[str, str] | None = None) -> Found:
+def find(
+    engines: t.Sequence[Engine], *, project: str = "", services: t.Mapping[str, str] | None = None, home: str = ""
+) -> Found:
     """The one installation that these engines run.
 
     Raises:
@@ -246,7 +245,7 @@ def find(engines: t.Sequence[Engine], *, project: str = "", services: t.Mapping[
     unknown: list[EngineAway | NotAllowed] = []
     for engine in engines:
         try:
-            found.append((engine, look(engine, project=project, services=services)))
+            found.append((engine, look(engine, project=project, services=services, home=home)))
         except NotFound as exc:
             more = f" {_OWN_CONTAINERS}" if engine.kind.per_account else ""
             absent.append(NotFound(exc.msg, hint=f"{exc.hint}{more}"))
@@ -276,7 +275,7 @@ def engine_version(engine: Engine) -> str:
     return str((said.get("Server") or said.get("Client") or {}).get("Version") or "")
 
 
-def look(engine: Engine, *, project: str = "", services: t.Mapping[str, str] | None = None) -> Stack:
+def look(engine: Engine, *, project: str = "", services: t.Mapping[str, str] | None = None, home: str = "") -> Stack:
     """The installation among the engine's containers.
 
     Raises:
@@ -289,7 +288,7 @@ def look(engine: Engine, *, project: str = "", services: t.Mapping[str, str] | N
     except Missing:
         # One of them went away meanwhile.
         said = engine.containers()
-    return choose((container_of(entry) for entry in said), project=project, services=services)
+    return choose((container_of(entry) for entry in said), project=project, services=services, home=home)
 
 
 def image_facts(engine: Engine, references: t.Iterable[str]) -> dict[str, dict[str, t.Any]]:

@@ -125,7 +125,7 @@ class Work:
         """The containers; None where there are none yet, but files to make them from."""
         name, home = self.params["project"] or "", self.params["home"]
         try:
-            found = _compose.find(self.engines, project=name, services=self.services)
+            found = _compose.find(self.engines, project=name, services=self.services, home=home)
             self.engines = [found.engine]
             return found.stack
         except _stack.NotFound:
@@ -254,7 +254,8 @@ class Work:
             if result.rc != 0:
                 # The engine may have gone away: then it is asked again later.
                 self.engine.call("engine", "version")
-                secrets = [project.settings(), *(found.environment for found in (stack.containers if stack else ()))]
+                environments = [found.environment for found in (stack.containers if stack else ())]
+                secrets = [project.settings().secrets, *environments]
                 said = _stack.redacted(result.stderr, secrets).strip().splitlines()[-5:]
                 raise BackupError(
                     f"{compose.name}: up {' '.join(names)} failed (exit status {result.rc}): {' '.join(said)}",

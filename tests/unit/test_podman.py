@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _compose, _stack
+from ansible_collections.mazevault.backup.plugins.module_utils import _compose, _differences, _discovery, _stack
 from ansible_collections.mazevault.backup.plugins.module_utils._container import look_at_container
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine, EngineAway, Missing, NotAllowed
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
@@ -97,7 +97,7 @@ def calls(of: Engine) -> list[list[str]]:
 
 
 def stack_of(containers: list[dict[str, t.Any]]) -> _stack.Stack:
-    return _stack.choose(map(_stack.container_of, containers))
+    return _discovery.choose(map(_stack.container_of, containers))
 
 
 # What it tells of containers.
@@ -119,7 +119,7 @@ def test_a_stack_of_podman_compose_is_understood() -> None:
     }
     database = found.postgres
     assert database is not None
-    assert _stack.database_of(database) == ("mazevault", "mazevault")
+    assert _stack.database_of(found)[:2] == ("mazevault", "mazevault")
     assert (database.image, database.health, database.restart_policy) == (
         "localhost/mazevault-lab/postgres:15",
         "healthy",
@@ -149,9 +149,9 @@ def test_the_files_want_what_runs() -> None:
         if said.image and _stack.same_image(said.image, one["Config"]["Image"])
     }
     assert len(ids) == 5
-    assert _stack.differences(found, wanted, ids) == []
-    other = {**wanted, "backend": _stack.Wanted("mazevault-lab/mazevault-backend:1.0.18")}
-    assert [one["what"] for one in _stack.differences(found, other, ids)] == ["image"]
+    assert _differences.differences(found, wanted, ids) == []
+    other = {**wanted, "backend": _differences.Wanted("mazevault-lab/mazevault-backend:1.0.18")}
+    assert [one["what"] for one in _differences.differences(found, other, ids)] == ["image"]
 
 
 @pytest.mark.parametrize(
