@@ -49,12 +49,12 @@ options:
     description:
       - Where the PostgreSQL programs run.
       - V(host) takes the host's own.
-      - V(docker) runs those of the image of the database's container, each time in a short-lived container beside it
-        without capabilities, with a read-only root and as the module's own user. Nothing but the engine is needed on
-        the host, and zstd for the best compression.
+      - V(docker) and V(podman) run those of the image of the database's container, each time in a short-lived container
+        beside it without capabilities, with a read-only root and as the module's own user. Nothing but the engine is
+        needed on the host, and zstd for the best compression.
     type: str
     default: host
-    choices: [host, docker]
+    choices: [host, docker, podman]
   container:
     description: Name or id of the database's container. Needed unless O(runtime=host).
     type: str

@@ -9,10 +9,11 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   runtime:
-    description: The container engine, by the name of its program.
+    description:
+      - The container engine, by the name of its program.
+      - Unset means the one that runs MazeVault, of those that the host has. It is an error if both do.
     type: str
-    default: docker
-    choices: [docker]
+    choices: [docker, podman]
   project:
     description:
       - Name of the compose project.
@@ -34,4 +35,5 @@ options:
     default: /opt/mazevault
 requirements:
   - docker, and the right to use it (as a rule root's)
+  - or podman 4.0 or newer, used by the account whose containers are meant
 """

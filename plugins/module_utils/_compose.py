@@ -18,10 +18,17 @@ from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils._differences import Wanted, wanted_of_env_file
 from ansible_collections.mazevault.backup.plugins.module_utils._discovery import choose
-from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine, EngineAway, Missing
+from ansible_collections.mazevault.backup.plugins.module_utils._engine import (
+    KINDS,
+    Engine,
+    EngineAway,
+    Missing,
+    NotAllowed,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._env_file import Settings, settings_of
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Result
-from ansible_collections.mazevault.backup.plugins.module_utils._stack import Stack, container_of
+from ansible_collections.mazevault.backup.plugins.module_utils._stack import NotFound, Stack, container_of
 
 # As compose looks for them; the first main file counts, with the override of the same kind.
 _FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -32,13 +39,14 @@ _OVERRIDES = (
     "docker-compose.override.yaml",
 )
 STACK_SPEC: dict[str, t.Any] = {
-    "runtime": {"type": "str", "default": "docker", "choices": ["docker"]},
+    "runtime": {"type": "str", "choices": list(KINDS)},
     "project": {"type": "str"},
     "services": {"type": "dict"},
     "home": {"type": "path", "default": "/opt/mazevault"},
 }
 DEFAULT_PROJECT = "mazevault"
 _PAUSE = 2.0
+_OWN_CONTAINERS = "podman shows each account its own containers only: become_user says whose are meant."
 
 T = t.TypeVar("T")
 
@@ -89,18 +97,21 @@ class Compose:
     """The compose program of a host.
 
     Attributes:
-        name: what people call it: `docker compose` or `docker-compose`.
+        name: what people call it: `docker compose`, `docker-compose` or `podman-compose`.
         command: the words that start it.
+        careful: takes a folder for the project, and adds what is missing without touching the rest. podman-compose does
+            neither: several of its versions take the whole project down when a file has changed.
     """
 
     engine: Engine
     name: str
     command: tuple[str, ...]
     version: str
+    careful: bool = True
 
     def run(self, project: Project, *arguments: str, timeout: float = 60.0) -> Result:
         files = [word for path in project.files for word in ("--file", path)]
-        where = ["--project-directory", project.folder] if project.folder else []
+        where = ["--project-directory", project.folder] if project.folder and self.careful else []
         return self.engine.processes.run(
             [*self.command, "--project-name", project.name, *where, *files, *arguments],
             env={"HOME": os.environ.get("HOME", "/")},
@@ -123,7 +134,8 @@ class Compose:
     def up_command(self, services: t.Sequence[str], help_text: str) -> list[str]:
         """Make what isn't there, out of images that are there; leave alone what is."""
         limits = ["--no-recreate", "--no-build"]
-        if re.search(r"^\s+--pull\b", help_text, re.MULTILINE):
+        # podman-compose had a --pull without a value, which pulls.
+        if re.search(r"^\s+--pull\b(?: string\b|.*\bnever\b)", help_text, re.MULTILINE):
             limits += ["--pull", "never"]
         return ["up", "--detach", *limits, *services]
 
@@ -165,23 +177,97 @@ def wanted_of_yaml(text: str) -> dict[str, Wanted] | None:
 
 
 def find_compose(engine: Engine) -> Compose | None:
-    """The engine's own compose, else the older program; None where there is neither."""
-    result = engine.run("compose", "version", "--short")
-    version = _version(result)
+    """The engine's own compose, else the program beside it; None where there is neither.
+
+    `podman compose` is no program of its own: it calls docker-compose, or podman-compose, which then comes first.
+    """
+    beside = f"{engine.name}-compose"
+    path = shutil.which(beside) or shutil.which(beside, path="/usr/local/bin:/usr/bin:/bin")
+    if path and engine.name == "podman":
+        said = engine.processes.run([path, "--version"], timeout=60)
+        if found := re.search(r"podman-composer?\s+version:?\s+v?(\d+\.\d+(?:\.\d+)?)", said.stdout):
+            return Compose(engine, beside, (path,), found[1], careful=False)
+        return None
+    version = _version(engine.run("compose", "version", "--short"))
     if version:
         return Compose(engine, f"{engine.name} compose", (engine.program, "compose"), version)
-    older = f"{engine.name}-compose"
-    path = shutil.which(older) or shutil.which(older, path="/usr/local/bin:/usr/bin:/bin")
     if path:
         version = _version(engine.processes.run([path, "version", "--short"], timeout=60))
         if version:
-            return Compose(engine, older, (path,), version)
+            return Compose(engine, beside, (path,), version)
     return None
 
 
 def _version(result: Result) -> str:
     found = re.search(r"\d+\.\d+(?:\.\d+)?", result.stdout) if result.rc == 0 else None
     return found[0] if found else ""
+
+
+def engines_of(runtime: str | None) -> list[Engine]:
+    """The engine that was asked for, else those that this host has.
+
+    Raises:
+        BackupError: it isn't there, or none is.
+    """
+    if runtime:
+        engine = Engine(runtime)
+        return [engine] if engine.program else []
+    found = [engine for engine in map(Engine, KINDS) if engine.installed]
+    if not found:
+        raise BackupError(
+            f"mazevault_runtime: neither of the programs {', '.join(KINDS)} is there",
+            hint="Set mazevault_runtime: host if MazeVault isn't in containers.",
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Found:
+    """An installation, the engine that runs it, and why other engines could not be asked."""
+
+    engine: Engine
+    stack: Stack
+    unknown: tuple[str, ...] = ()
+
+
+def find(
+    engines: t.Sequence[Engine], *, project: str = "", services: t.Mapping[str, str] | None = None, home: str = ""
+) -> Found:
+    """The one installation that these engines run.
+
+    Raises:
+        NotFound: none of them has one.
+        EngineAway, NotAllowed: none has, and one can't be asked.
+        BackupError: several are there.
+    """
+    found: list[tuple[Engine, Stack]] = []
+    absent: list[NotFound] = []
+    unknown: list[EngineAway | NotAllowed] = []
+    for engine in engines:
+        try:
+            found.append((engine, look(engine, project=project, services=services, home=home)))
+        except NotFound as exc:
+            more = f" {_OWN_CONTAINERS}" if engine.kind.per_account else ""
+            absent.append(NotFound(exc.msg, hint=f"{exc.hint}{more}"))
+        except (EngineAway, NotAllowed) as exc:
+            unknown.append(exc)
+    # Docker's program can talk to podman's service: then both tell of the same containers.
+    same = {frozenset(one.id for one in stack.containers) for _engine, stack in found}
+    if len(same) == 1:
+        engine, stack = found[-1]
+        return Found(engine, stack, tuple(exc.msg for exc in unknown))
+    if found:
+        shown = " and ".join(f"{engine.name} (project {stack.project or 'none'})" for engine, stack in found)
+        raise BackupError(
+            f"mazevault_runtime: more than one engine runs MazeVault: {shown}",
+            hint=f"Set mazevault_runtime to the one that is meant, for example {found[-1][0].name}.",
+        )
+    if unknown:
+        raise unknown[0]
+    if len(absent) == 1:
+        raise absent[0]
+    names = [engine.name for engine in engines]
+    raise NotFound("; ".join(f"{name}: {exc.msg}" for name, exc in zip(names, absent)), hint=absent[-1].hint)
 
 
 def engine_version(engine: Engine) -> str:

@@ -126,7 +126,7 @@ class ContainerRuntime:
         return Sidecar(
             self._engine,
             self._container.image,
-            network=f"container:{self._container.identity}" if connected else "none",
+            beside=self._container.identity if connected else "",
             mounts=(),
             limits=self._limits,
             run=self._run,
@@ -230,6 +230,9 @@ class CagedRuntime:
 
     def server_processes(self) -> tuple[ProcessRunner, int]:
         """(what starts the server, as the image's own account; that account's user id)."""
+        if self._sidecar.engine.rootless:
+            # The image's account is one that we may hand nothing to; ours isn't root in there, which is all it takes.
+            return self._processes, os.geteuid()
         name, uid = image_account(self._sidecar, _ACCOUNT)
         return SidecarProcesses(self._sidecar, self._host, user=name, uid=uid), uid
 

@@ -21,8 +21,10 @@ _CONTAINERS = "containers.json"
 
 
 def note_scratch(staging: Staging, folder: str) -> None:
-    """Note a scratch server's folder in staging before anything runs in it."""
-    write_json(os.path.join(staging.path, _SCRATCH), {"folder": folder})
+    """Note a scratch server's folder in staging before anything runs in it; it can have several."""
+    path = os.path.join(staging.path, _SCRATCH)
+    known = read_json(path)["folders"] if os.path.isfile(path) else []
+    write_json(path, {"folders": [*known, folder]})
 
 
 def note_engine(staging: Staging, engine: str) -> None:
@@ -49,4 +51,5 @@ def clean(staging: Staging) -> None:
             reap(Engine(read_json(path)["engine"]), staging.path)
     path = os.path.join(staging.path, _SCRATCH)
     if os.path.isfile(path):
-        end_orphan(read_json(path)["folder"])
+        for folder in read_json(path)["folders"]:
+            end_orphan(folder)

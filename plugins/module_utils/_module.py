@@ -12,7 +12,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mazevault.backup.plugins.module_utils._container import ContainerRuntime
-from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine
+from ansible_collections.mazevault.backup.plugins.module_utils._engine import KINDS, Engine
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_engine
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime, Runtime, cpu_count
@@ -22,7 +22,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._sql import Serve
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
 
 RUNTIME_SPEC: dict[str, t.Any] = {
-    "runtime": {"type": "str", "default": "host", "choices": ["host", "docker"]},
+    "runtime": {"type": "str", "default": "host", "choices": ["host", *KINDS]},
     "container": {"type": "str"},
     "bin_dir": {"type": "path"},
     "cpus": {"type": "float"},

@@ -57,7 +57,7 @@ class Scratch:
 
     Args:
         work: folder on a file system with room for the whole database; the account must be able to pass through it.
-        register: told the folder's path before anything runs in it, so that a later run can clean up.
+        register: told each folder's path before anything runs in it, so that a later run can clean up.
         major: PostgreSQL's major version (of the server that the dump is for).
         superuser: name of the bootstrap superuser; the source's, or its objects find no owner.
         account: operating-system account when run as root; empty: `postgres`, else `nobody`.
@@ -119,6 +119,7 @@ class Scratch:
         self._register(self._folder)
         if len(self._folder) > _LONGEST_SOCKET_FOLDER:
             self._socket = tempfile.mkdtemp(prefix=PREFIX)
+            self._register(self._socket)
         data = os.path.join(self._folder, "data")
         processes, starter = self._caged(self._cage) if self._cage else self._on_host()
         processes.run(

@@ -77,13 +77,14 @@ class Limits:
     memory: str = ""
     io_weight: int = 0
 
-    def options(self) -> list[str]:
-        options = ["--cpu-shares=512"]
+    def options(self, engine: Engine) -> list[str]:
+        # What nobody asked for is left out where the engine would refuse it.
+        options = ["--cpu-shares=512"] if engine.limits("cpu") else []
         if self.cpus:
             options.append(f"--cpus={self.cpus:g}")
         if self.memory:
             options.append(f"--memory={self.memory}")
-        if self.io_weight:
+        if self.io_weight and engine.limits("blkio"):
             options.append(f"--blkio-weight={self.io_weight}")
         return options
 
@@ -93,7 +94,7 @@ class Sidecar:
 
     Args:
         image: id of the image (a name could mean another image than the one that runs).
-        network: `none`, or `container:<id>` to share a container's network.
+        beside: the container whose network it shares; empty: it has none.
         run: the run's staging folder, by which what a dead run left is found.
         volumes: folders that the image declares as volumes (each would get an anonymous one).
         hopeless: why nothing in the container can come to an end any more, or an empty string; asked again and again.
@@ -106,7 +107,7 @@ class Sidecar:
         engine: Engine,
         image: str,
         *,
-        network: str,
+        beside: str,
         mounts: t.Sequence[Mount],
         limits: Limits,
         run: str,
@@ -115,7 +116,7 @@ class Sidecar:
     ) -> None:
         self._hopeless, self.trouble = hopeless, ""
         self._over = threading.Event()
-        self._engine, self._image, self._network = engine, image, network
+        self._engine, self._image, self._beside = engine, image, beside
         self._mounts, self._limits, self.run, self._volumes = list(mounts), limits, run, volumes
         self._keeper: Child | None = None
         self._owner = 0
@@ -175,11 +176,13 @@ class Sidecar:
 
     def _command(self) -> list[str]:
         labels = {LABEL: "sidecar", RUN_LABEL: self.run, _FOR_LABEL: _identity(os.getpid())}
+        network = self._engine.network_of(self._beside) if self._beside else "none"
         command = [
-            "run", "--rm", "--interactive", "--pull=never", f"--name={self.name}", f"--network={self._network}",
+            "run", "--rm", "--interactive", "--pull=never", f"--name={self.name}", f"--network={network}",
             "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--security-opt=label=disable",
-            "--log-driver=none", "--shm-size=256m", f"--user={os.geteuid()}:{os.getegid()}", "--entrypoint=sh",
-            *self._limits.options(), *(f"--label={key}={value}" for key, value in labels.items()),
+            "--log-driver=none", "--shm-size=256m", "--entrypoint=sh",
+            *self._engine.as_ourselves(alone=not self._beside), *self._limits.options(self._engine),
+            *(f"--label={key}={value}" for key, value in labels.items()),
         ]  # fmt: skip
         command += [f"--tmpfs={folder}" for folder in ("/tmp", *self._volumes)]
         for mount in (*self._mounts, Mount(self._pipes, True)):
@@ -192,6 +195,8 @@ class Sidecar:
             if keeper.poll() is not None:
                 done = keeper.wait()
                 words = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+                # Warnings come first.
+                words = [line for line in words if "error" in line.lower()] + words
                 raise BackupError(
                     f"{self._engine.name}: the container beside the server didn't start:"
                     f" {words[0] if words else 'no reason given'}",

@@ -205,7 +205,7 @@ def container_of(said: t.Mapping[str, t.Any]) -> Container:
         restarts=int(said.get("RestartCount") or 0),
         started=str(state.get("StartedAt") or ""),
         image=str(config.get("Image") or said.get("ImageName") or ""),
-        image_id=_with_algorithm(str(said.get("Image") or "")),
+        image_id=with_algorithm(str(said.get("Image") or "")),
         mounts=tuple(_mount(mount) for mount in said.get("Mounts") or ()),
         networks=tuple(sorted(net.get("Networks") or {})),
         ports=tuple(_ports(net.get("Ports") or {})),
@@ -247,10 +247,10 @@ def _status(state: t.Mapping[str, t.Any]) -> str:
         if state.get(flag):
             return flag.lower()
     status = str(state.get("Status") or "unknown").lower()
-    return "exited" if status == "stopped" else status
+    return {"stopped": "exited", "configured": "created"}.get(status, status)
 
 
-def _with_algorithm(image_id: str) -> str:
+def with_algorithm(image_id: str) -> str:
     return f"sha256:{image_id}" if _ANONYMOUS.fullmatch(image_id) else image_id
 
 
@@ -412,7 +412,7 @@ class Step:
 
 
 def steps_to_stop(stack: Stack, roles: t.Sequence[str]) -> list[Step]:
-    up = tuple(found for found in stack.of(*reversed(_ordered(roles))) if found.up)
+    up = tuple(found for found in stack.of(*reversed(_ordered(roles))) if found.up or found.status == "stopping")
     return [Step("stop", up)] if up else []
 
 

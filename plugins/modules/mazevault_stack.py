@@ -14,6 +14,7 @@ description:
     and makes no container anew.
   - O(state=started) starts postgres and redis first and waits until they are healthy, then the rest. Services of the
     compose files that have no container yet are brought up by the compose program, out of images that are there.
+    podman-compose is only asked to where there is no container at all, as it can make the others anew.
   - While the engine doesn't answer, which it doesn't while it is restarted, the module tries again until O(timeout).
 extends_documentation_fragment:
   - mazevault.backup._attributes
@@ -98,7 +99,7 @@ class Work:
 
     def __init__(self, module: AnsibleModule) -> None:
         self.params, self.check = module.params, module.check_mode
-        self.engine = Engine(self.params["runtime"])
+        self.engines = _compose.engines_of(self.params["runtime"])
         self.services = _stack.overrides_of(self.params["services"] or {})
         self.roles = _stack.wanted_roles(self.params["roles"])
         self.deadline: float = time.monotonic() + self.params["timeout"]
@@ -110,11 +111,23 @@ class Work:
     def left(self) -> float:
         return max(1.0, self.deadline - time.monotonic())
 
+    @property
+    def engine(self) -> Engine:
+        if len(self.engines) > 1:
+            raise BackupError(
+                f"mazevault_runtime: {' and '.join(engine.name for engine in self.engines)} are there, and neither has"
+                " containers of MazeVault yet",
+                hint="Set mazevault_runtime to the one that is to run it.",
+            )
+        return self.engines[0]
+
     def look(self) -> _stack.Stack | None:
         """The containers; None where there are none yet, but files to make them from."""
         name, home = self.params["project"] or "", self.params["home"]
         try:
-            return _compose.look(self.engine, project=name, services=self.services, home=home)
+            found = _compose.find(self.engines, project=name, services=self.services, home=home)
+            self.engines = [found.engine]
+            return found.stack
         except _stack.NotFound:
             if self.params["state"] == "started" and _compose.project_of(None, name=name, home=home).files:
                 return None
@@ -174,7 +187,7 @@ class Work:
             settled = not steps and not bad
             now = time.monotonic()
             if bad and (now >= deadline or (steps and now - began > _FAILING)):
-                return error or _late(bad, now - began)
+                return error or _late(self.engine, bad, now - began)
             time.sleep(1)
 
     def attempt(self, steps: t.Sequence[_stack.Step]) -> BackupError | None:
@@ -202,7 +215,7 @@ class Work:
         if not project.files or not set(roles) - held:
             return {}
         compose = _compose.find_compose(self.engine)
-        if compose is None:
+        if compose is None or (stack and not compose.careful):
             return {}
         named = {name: role for role, name in self.services.items()}
         found = {
@@ -217,6 +230,9 @@ class Work:
             if not self.check:
                 # An engine waits ten seconds for each container before it kills.
                 patience = max(PATIENCE, self.left)
+                paused = [found.name for found in step.containers if found.status == "paused"]
+                if step.verb == "stop" and paused and not self.engine.kind.stops_paused:
+                    self.engine.call(f"unpause: {', '.join(paused)}", "unpause", *paused)
                 self.engine.call(f"{step.verb}: {', '.join(step.names)}", step.verb, *step.names, timeout=patience)
             self.note(step.verb, step.names, state)
 
@@ -248,9 +264,9 @@ class Work:
         self.note("up", names, "running")
 
 
-def _late(bad: t.Sequence[_stack.Container], waited: float) -> BackupError:
+def _late(engine: Engine, bad: t.Sequence[_stack.Container], waited: float) -> BackupError:
     shown = ", ".join(f"{one.name} is {one.health if one.status == 'running' else one.status}" for one in bad)
-    return BackupError(f"timeout: after {waited:.0f} s {shown}", hint=f"Look at it: docker logs {bad[0].name}")
+    return BackupError(f"timeout: after {waited:.0f} s {shown}", hint=f"Look at it: {engine.name} logs {bad[0].name}")
 
 
 def _lines(states: t.Mapping[str, str]) -> str:

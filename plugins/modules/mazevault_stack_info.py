@@ -80,6 +80,12 @@ runtime:
   type: str
   returned: success
   sample: docker
+engines:
+  description: The engines that were asked.
+  type: list
+  elements: str
+  returned: success
+  sample: [docker, podman]
 engine_version:
   description: Version of the engine.
   type: str
@@ -105,7 +111,7 @@ compose:
   returned: success
   contains:
     program:
-      description: What it is called, V(docker compose) or V(docker-compose).
+      description: What it is called, V(docker compose), V(docker-compose), V(podman-compose) or V(podman compose).
       type: str
     version:
       description: Its version.
@@ -301,6 +307,7 @@ _NONE: dict[str, t.Any] = {
     "found": False,
     "reason": "",
     "runtime": "",
+    "engines": [],
     "engine_version": "",
     "project": "",
     "why": "",
@@ -319,8 +326,9 @@ _NONE: dict[str, t.Any] = {
 }
 
 
-def _found(engine: Engine, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    stack = _look(engine, params)
+def _found(engines: list[Engine], params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    found = _look(engines, params)
+    engine, stack = found.engine, found.stack
     images = _compose.image_facts(engine, [found.image_id for found in stack.containers])
     stack = replace(
         stack,
@@ -333,8 +341,10 @@ def _found(engine: Engine, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     compose = _compose.find_compose(engine)
     wanted = _compose.wanted_of_files(compose, project, stack)
     now = _compose.image_facts(engine, [said.image for said in wanted.values() if said.image])
-    differing = _differences.differences(stack, wanted, {name: str(facts.get("Id")) for name, facts in now.items()})
-    worth = _stack.problems(stack) + [_differences.said_of(entry) for entry in differing]
+    ids = {name: _stack.with_algorithm(str(facts.get("Id"))) for name, facts in now.items()}
+    differing = _differences.differences(stack, wanted, ids)
+    worth = [f"{said}; what it runs is not known" for said in found.unknown]
+    worth += _stack.problems(stack) + [_differences.said_of(entry) for entry in differing]
     worth += _of_settings(project, stack, compared=compose is None)
     if project.missing:
         worth.append(f"compose files that the containers were made from are gone: {', '.join(project.missing)}")
@@ -344,6 +354,7 @@ def _found(engine: Engine, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         **_NONE,
         "found": True,
         "runtime": engine.name,
+        "engines": [one.name for one in engines],
         "engine_version": _compose.engine_version(engine),
         "project": stack.project,
         "why": stack.why,
@@ -404,39 +415,33 @@ def _postgres(stack: _stack.Stack) -> dict[str, t.Any] | None:
     }
 
 
-def _look(engine: Engine, params: t.Mapping[str, t.Any]) -> _stack.Stack:
+def _look(engines: list[Engine], params: t.Mapping[str, t.Any]) -> _compose.Found:
     services = _stack.overrides_of(params["services"] or {})
-    return _compose.look(engine, project=params["project"] or "", services=services, home=params["home"])
+    return _compose.find(engines, project=params["project"] or "", services=services, home=params["home"])
 
 
-def _wait(engine: Engine, params: t.Mapping[str, t.Any]) -> None:
+def _wait(engines: list[Engine], params: t.Mapping[str, t.Any]) -> None:
     deadline = time.monotonic() + params["wait"]
     while time.monotonic() < deadline:
-        stack = _compose.with_patience(lambda: _look(engine, params), timeout=params["timeout"])
+        stack = _compose.with_patience(lambda: _look(engines, params), timeout=params["timeout"]).stack
         users = stack.of(*_stack.DATABASE_USERS)
         if users and all(found.ready for found in users):
             return
         time.sleep(1)
 
 
-def _absent(engine: Engine) -> str:
-    try:
-        return "" if engine.program else "no engine"
-    except BackupError as exc:
-        return exc.msg
-
-
 def _act(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
-    engine = Engine(params["runtime"])
-    if not params["required"]:
-        reason = _absent(engine)
-        if reason:
-            return {**_NONE, "reason": reason}
+    try:
+        engines = _compose.engines_of(params["runtime"])
+    except BackupError as exc:
+        if params["required"]:
+            raise
+        return {**_NONE, "reason": exc.msg}
     try:
         if params["wait"] > 0 and not module.check_mode:
-            _wait(engine, params)
-        return _compose.with_patience(lambda: _found(engine, params), timeout=params["timeout"])
+            _wait(engines, params)
+        return _compose.with_patience(lambda: _found(engines, params), timeout=params["timeout"])
     except _stack.NotFound as exc:
         if params["required"]:
             raise
@@ -447,7 +452,7 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
                 f"home: {files[0]} is there, but no container that was made from it",
                 hint="Start MazeVault, or set mazevault_runtime: host if it isn't in containers.",
             ) from exc
-        return {**_NONE, "reason": exc.msg}
+        return {**_NONE, "engines": [engine.name for engine in engines], "reason": exc.msg}
 
 
 def main() -> t.NoReturn:

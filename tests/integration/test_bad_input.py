@@ -262,13 +262,13 @@ REFUSED_PLAYS: list[tuple[str, tuple[str, ...], Params, tuple[str, ...]]] = [
         (HOSTNAME,),
         {
             "mazevault_components": "postgres, stack",
-            "mazevault_runtime": "podman",
+            "mazevault_runtime": "kubernetes",
             "mazevault_encryption": "cms",
             "mazevault_recipients_data": ["age1"],
         },
         (
             "mazevault_components: stack",
-            "mazevault_runtime: podman",
+            "mazevault_runtime: kubernetes",
             "mazevault_encryption: cms",
             "mazevault_recipients_data: not in this version",
         ),

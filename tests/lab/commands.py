@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from . import engine, hosts, images, inventory, stack
-from .hosts import HOSTS, Host
+from .hosts import HOSTS, USUAL, Host
 from .place import Place
 from .process import LabError, say
 
@@ -21,7 +21,7 @@ def up(place: Place, wanted: Sequence[Host]) -> None:
     """Everything that is missing; what is there and runs stays as it is."""
     started = time.monotonic()
     engine.ensure(place)
-    images.ensure()
+    images.ensure({host.inner for host in wanted})
     inventory.begin(place)
     hosts.ensure_network(place)
     with ThreadPoolExecutor() as pool:
@@ -53,6 +53,8 @@ def status(place: Place) -> bool:
     well = True
     for host in HOSTS:
         word = hosts.state(place, host)
+        if word == "absent" and host.on_demand:
+            continue
         if word == "running" and host.has_stack:
             word += ", stack healthy" if stack.healthy(place, host) else ", stack not healthy"
             well &= stack.healthy(place, host)
@@ -72,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     command("engine", "install and start what the hosts need, or say what is missing", None)
-    command("up", "build what is missing and start the hosts (all, or those named)", "*")
+    command("up", "build what is missing and start the hosts (the usual ones, or those named)", "*")
     command("down", "remove the hosts (all, or those named) with everything in them", "*")
     command("status", "one line a host; 1 unless all is well", None)
     command("ssh-config", "print what ssh -F and Ansible use", None)
@@ -96,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if arguments.command == "engine":
             engine.ensure(place)
         elif arguments.command == "up":
-            up(place, arguments.hosts or HOSTS)
+            up(place, arguments.hosts or USUAL)
         elif arguments.command == "down":
             down(place, arguments.hosts or HOSTS)
         elif arguments.command == "status":

@@ -16,7 +16,7 @@ from testinfra.host import Host as Observer
 
 from lab import commands, hosts, stack
 from lab.client import Client
-from lab.hosts import HOSTS
+from lab.hosts import HOSTS, USUAL
 from lab.place import Place
 from lab.site import Site
 
@@ -55,8 +55,8 @@ def place() -> Iterator[Place]:
 
 @pytest.fixture(scope="session")
 def lab(place: Place) -> Lab:
-    """With all hosts."""
-    commands.up(place, HOSTS)
+    """With all the usual hosts."""
+    commands.up(place, USUAL)
     return Lab(place)
 
 

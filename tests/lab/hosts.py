@@ -8,8 +8,9 @@ import argparse
 from dataclasses import dataclass
 
 from . import images, nested
+from .layout import SHIPPED, Layout
 from .place import Place
-from .process import attempt, run, say, wait_for
+from .process import LabError, attempt, run, say, wait_for
 
 LABEL = "mazevault.lab.name"
 
@@ -20,18 +21,35 @@ class Host:
     number: int
     """The last part of its address."""
     group: str
-    has_stack: bool = False
+    inner: nested.Inner | None = None
+    """The engine that runs MazeVault's stack on it."""
+    on_demand: bool = False
+    """Not there unless it is named."""
+    layout: Layout = SHIPPED
+    """Of MazeVault's stack."""
+
+    @property
+    def has_stack(self) -> bool:
+        return self.inner is not None
+
+    @property
+    def engine(self) -> nested.Inner:
+        if self.inner is None:
+            raise LabError(f"{self.name} has no engine")
+        return self.inner
 
     @property
     def image(self) -> str:
-        return images.SITE.tag if self.has_stack else images.BARE.tag
+        return images.STORES[self.inner].site.tag if self.inner else images.BARE.tag
 
 
 HOSTS = (
-    Host("mv-site-a", 11, "mazevault", has_stack=True),
-    Host("mv-site-b", 12, "mazevault", has_stack=True),
+    Host("mv-site-a", 11, "mazevault", nested.DOCKER),
+    Host("mv-site-b", 12, "mazevault", nested.DOCKER),
+    Host("mv-podman", 13, "mazevault", nested.PODMAN, on_demand=True),
     Host("mv-bare", 21, "bare"),
 )
+USUAL = tuple(host for host in HOSTS if not host.on_demand)
 
 
 def named(name: str) -> Host:
@@ -73,8 +91,9 @@ def ensure(place: Place, host: Host) -> None:
     elif found != "running":
         run("docker", "start", container(place, host))
     wait_for(f"{host.name}: sshd", lambda: succeeds(place, host, "systemctl", "is-active", "ssh"), 60)
-    if host.has_stack:
-        wait_for(f"{host.name}: its engine", lambda: succeeds(place, host, "docker", "version"), 60)
+    if host.inner:
+        program = host.inner.program
+        wait_for(f"{host.name}: its engine", lambda: succeeds(place, host, program, "version"), 60)
     keys = "/home/operator/.ssh/authorized_keys"
     public = place.key.with_suffix(".pub").read_bytes()
     inside(place, host, "install", "-o", "operator", "-g", "operator", "-m", "0600", "/dev/stdin", keys, data=public)
@@ -86,11 +105,11 @@ def _create(place: Place, host: Host) -> None:
     words = ["--detach", "--name", name, "--hostname", host.name, "--label", label, "--restart=no", *nested.options()]
     words += ["--network", place.name, "--ip", str(place.address(host.number))]
     words += [f"--add-host={other.name}:{place.address(other.number)}" for other in HOSTS if other != host]
-    if host.has_stack:
+    if host.inner:
         attempt("docker", "volume", "rm", name)
         run("docker", "volume", "create", "--label", label, name)
-        nested.unpack(images.STORE.tag, name)
-        words += [f"--volume={name}:/var/lib/docker"]
+        nested.unpack(images.STORES[host.inner].tag, name)
+        words += [f"--volume={name}:{host.inner.folder}"]
     run("docker", "run", *words, host.image)
 
 

@@ -130,32 +130,45 @@ CONTROL = Image(
     environments={version: (f"ansible-core=={version}.*", "jmespath>=1.0") for version in ANSIBLE},
 )
 SITE, BARE = Image("mazevault-lab/site:1", HOST), Image("mazevault-lab/bare:1", HOST)
+# Debian's podman-compose is older than any that is in use on hosts of the Red Hat kind.
+PODMAN_SITE = Image("mazevault-lab/podman-site:1", HOST, requirements=("podman-compose==1.5.*",))
 
 
 @dataclass(frozen=True)
 class Store:
     """An engine's whole folder with the stack's images loaded, as one archive: a host unpacks it in a second."""
 
+    inner: nested.Inner
+    site: Image
+
     @property
     def tag(self) -> str:
-        return f"mazevault-lab/store:{_digest(SITE.tag, [(image.name, image.tag) for image in (*SERVERS, *PRODUCT)])}"
+        loaded = [(image.name, image.tag) for image in (*SERVERS, *PRODUCT)]
+        return f"mazevault-lab/store:{_digest(self.site.tag, loaded)}"
 
     def build(self) -> None:
-        nested.pack(SITE.tag, {image.tag: image.name for image in (*SERVERS, *PRODUCT)}, self.tag, LABEL)
+        loaded = {image.tag: image.name for image in (*SERVERS, *PRODUCT)}
+        nested.pack(self.inner, self.site.tag, loaded, self.tag, LABEL)
 
 
-STORE = Store()
+STORES = {inner: Store(inner, site) for inner, site in ((nested.DOCKER, SITE), (nested.PODMAN, PODMAN_SITE))}
 # Those of one row need only those of the rows above.
 ROWS: tuple[tuple[Buildable, ...], ...] = (
     (BOOKWORM, TRIXIE),
     (HOST, *SERVERS, APPLICATION),
-    (SITE, BARE, *PRODUCT),
-    (STORE,),
+    (SITE, PODMAN_SITE, BARE, *PRODUCT),
+    tuple(STORES.values()),
 )
+# What only some hosts need is built for them.
+_OPTIONAL = (SITE, PODMAN_SITE, BARE, *STORES.values())
 
 
-def ensure() -> None:
-    _ensure((SITE, BARE, STORE), ROWS)
+def ensure(inners: t.Collection[nested.Inner | None] = (nested.DOCKER, None)) -> None:
+    """For hosts with these engines; None: with no engine."""
+    stores = [STORES[inner] for inner in inners if inner]
+    wanted = (*stores, *(store.site for store in stores), *((BARE,) if None in inners else ()))
+    rows = tuple(tuple(image for image in row if image in wanted or image not in _OPTIONAL) for row in ROWS)
+    _ensure(wanted, rows)
 
 
 def ensure_control() -> None:

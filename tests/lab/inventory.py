@@ -62,8 +62,10 @@ def _inventory(place: Place, running: list[Host]) -> str:
 
 def _variables(place: Place, host: Host) -> str:
     values = {"ansible_host": f"{place.address(host.number)}"}
-    if host.has_stack:
+    if host.inner:
         values["lab_url"] = f"https://{place.address(host.number)}:8443"
+        values["mazevault_runtime"] = host.inner.program
+        values["mazevault_api_ca_path"] = f"{host.inner.volumes}/mazevault_certs/_data/ca.crt"
     return "".join(f"      {name}: {value}\n" for name, value in values.items())
 
 

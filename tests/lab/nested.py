@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Docker engine inside a container: what it may do there, and how its folder is filled beforehand."""
+"""An engine inside a container: what it may do there, and how its folder is filled beforehand."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 from .process import LabError, attempt, run, say, wait_for
@@ -30,6 +31,34 @@ WANTED = {
 }
 
 
+@dataclass(frozen=True)
+class Inner:
+    """A kind of engine."""
+
+    program: str
+    folder: str
+    """All that it keeps."""
+    serving: tuple[str, ...]
+    """What runs while the folder is filled."""
+    ending: str
+    """The signal that ends that."""
+    volumes: str
+    sign: str
+    """Between the parts of the names that the compose program gives to containers."""
+
+
+# An engine that is stopped in order leaves a folder in order; podman has none to stop.
+DOCKER = Inner("docker", "/var/lib/docker", ("dockerd",), "TERM", "/var/lib/docker/volumes", "-")
+PODMAN = Inner(
+    "podman",
+    "/var/lib/containers",
+    ("sleep", "infinity"),
+    "KILL",
+    "/var/lib/containers/storage/volumes",
+    "_",
+)
+
+
 def options() -> list[str]:
     """For docker run: enough rights for systemd and for an engine."""
     if Path("/sys/fs/cgroup/cgroup.controllers").exists():
@@ -45,24 +74,24 @@ def options() -> list[str]:
     return words
 
 
-def pack(site: str, images: dict[str, str], tag: str, label: str) -> None:
+def pack(inner: Inner, site: str, images: dict[str, str], tag: str, label: str) -> None:
     """Load images (tag outside: name inside) into an engine's empty folder and keep that as an archive in an image."""
-    say("filling the store of the hosts' engines")
+    say(f"filling the store of the hosts' engines ({inner.program})")
     name = f"mvlab-store-{uuid.uuid4().hex[:8]}"
-    volume = f"--volume={name}:/var/lib/docker"
+    volume = f"--volume={name}:{inner.folder}"
+    entry, *serving = inner.serving
     try:
-        run("docker", "run", "--detach", "--name", name, *options(), volume, "--entrypoint", "dockerd", site)
+        run("docker", "run", "--detach", "--name", name, *options(), volume, "--entrypoint", entry, site, *serving)
         inside = ("docker", "exec", "--interactive", name)
-        wait_for("an engine inside a container", lambda: attempt(*inside, "docker", "version").returncode == 0, 60)
-        _copy_images(list(images), inside)
+        wait_for("an engine inside a container", lambda: attempt(*inside, inner.program, "version").returncode == 0, 60)
+        _copy_images(list(images), (*inside, inner.program))
         for outside, within in images.items():
-            run(*inside, "docker", "tag", outside, within)
-            run(*inside, "docker", "rmi", outside)
-        # SIGTERM: an engine that is stopped in order leaves a folder in order.
-        run("docker", "kill", "--signal", "TERM", name)
+            run(*inside, inner.program, "tag", outside, within)
+            run(*inside, inner.program, "rmi", outside)
+        run("docker", "kill", "--signal", inner.ending, name)
         run("docker", "wait", name)
         run("docker", "rm", name)
-        archive = ("tar", "--xattrs", "--create", "--file", "/store.tar", "--directory", "/var/lib/docker", ".")
+        archive = ("tar", "--xattrs", "--create", "--file", "/store.tar", "--directory", inner.folder, ".")
         run("docker", "run", "--name", name, "--cap-add=SYS_ADMIN", volume, "--entrypoint", "env", site, *archive)
         run("docker", "commit", "--change", f"LABEL {label}=image", "--change", "CMD []", name, tag)
     finally:
@@ -72,9 +101,7 @@ def pack(site: str, images: dict[str, str], tag: str, label: str) -> None:
 
 def _copy_images(tags: list[str], inside: tuple[str, ...]) -> None:
     with subprocess.Popen(["docker", "save", *tags], stdout=subprocess.PIPE) as source:
-        loaded = subprocess.run(
-            [*inside, "docker", "load", "--quiet"], stdin=source.stdout, capture_output=True, check=False
-        )
+        loaded = subprocess.run([*inside, "load", "--quiet"], stdin=source.stdout, capture_output=True, check=False)
     if source.returncode or loaded.returncode:
         raise LabError(f"the images don't go into the inner engine: {loaded.stderr.decode(errors='replace')}")
 

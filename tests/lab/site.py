@@ -53,19 +53,18 @@ SELECT 'function ' || oid::regprocedure, md5(prosrc) FROM pg_proc
 """
 
 _STACK = r"""
-for id in $(docker ps --all --quiet --no-trunc); do
-    docker inspect --format 'container {{.Name}} {{.Id}} {{.State.Status}} {{.State.StartedAt}} {{.Image}}
+for id in $("$ENGINE" ps --all --quiet --no-trunc); do
+    "$ENGINE" inspect --format 'container {{.Name}} {{.Id}} {{.State.Status}} {{.State.StartedAt}} {{.Image}}
 {{- range .Mounts}} {{.Type}}:{{.Name}}:{{.Source}}:{{.Destination}}:{{.RW}}{{end}}
 {{- range $name, $net := .NetworkSettings.Networks}} {{$name}}:{{$net.NetworkID}}:{{$net.IPAddress}}{{end}}' "$id"
 done | sort
-docker volume ls --format 'volume {{.Name}}' | sort
-docker network ls --no-trunc --format 'network {{.Name}} {{.ID}}' | sort
-docker images --all --no-trunc --format 'image {{.Repository}}:{{.Tag}} {{.ID}}' | sort
-volumes=/var/lib/docker/volumes
-find /opt/mazevault "$volumes/mazevault_certs" "$volumes/mazevault_backend_data" -path /opt/mazevault/backups -prune \
+"$ENGINE" volume ls --format 'volume {{.Name}}' | sort
+"$ENGINE" network ls --no-trunc --format 'network {{.Name}} {{.ID}}' | sort
+"$ENGINE" images --all --no-trunc --format 'image {{.Repository}}:{{.Tag}} {{.ID}}' | sort
+find /opt/mazevault "$VOLUMES/mazevault_certs" "$VOLUMES/mazevault_backend_data" -path /opt/mazevault/backups -prune \
     -o -printf 'entry %p %y %m %U:%G %T@\n' | sort
-find /opt/mazevault "$volumes/mazevault_certs" "$volumes/mazevault_backend_data" "$volumes/mazevault_pgdata/_data" \
-    -path /opt/mazevault/backups -prune -o -path "$volumes/mazevault_pgdata/_data/*/*" -prune \
+find /opt/mazevault "$VOLUMES/mazevault_certs" "$VOLUMES/mazevault_backend_data" "$VOLUMES/mazevault_pgdata/_data" \
+    -path /opt/mazevault/backups -prune -o -path "$VOLUMES/mazevault_pgdata/_data/*/*" -prune \
     -o -type f ! -name postmaster.pid -print0 | sort -z | xargs -0 sha256sum | sed 's/^/sum /'
 """
 
@@ -76,7 +75,7 @@ find . -type f -print0 | sort -z | xargs -0 --no-run-if-empty sha256sum
 """
 
 _LEFTOVERS = r"""
-docker ps --all --filter label=mazevault.backup --format 'container {{.Names}} {{.Status}}'
+"$ENGINE" ps --all --filter label=mazevault.backup --format 'container {{.Names}} {{.Status}}'
 for entry in /opt/mazevault/backups/staging/*; do [ ! -e "$entry" ] || echo "staging $entry"; done
 for entry in /tmp/mazevault*; do [ ! -e "$entry" ] || echo "temporary $entry"; done
 """
@@ -166,13 +165,14 @@ class Site:
     # What is there.
 
     def shell(self, script: str, *words: str) -> str:
-        return hosts.inside(self.place, self.host, "bash", "-c", script, "bash", *words)
+        """The script finds the engine's program and the folder of its volumes in ENGINE and VOLUMES."""
+        engine = self.host.engine
+        known = ("env", f"ENGINE={engine.program}", f"VOLUMES={engine.volumes}")
+        return hosts.inside(self.place, self.host, *known, "bash", "-c", script, "bash", *words)
 
     def sql(self, statement: str, *, database: str = stack.DATABASE) -> str:
         words = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", stack.DATABASE, "-d", database)
-        return hosts.inside(
-            self.place, self.host, "docker", "exec", "--interactive", POSTGRES, *words, data=statement.encode()
-        ).strip()
+        return stack.execute(self.place, self.host, "postgres", *words, data=statement.encode()).strip()
 
     def content(self, database: str = stack.DATABASE) -> dict[str, str]:
         """Every table's number of rows and digest, sequences and definitions."""
@@ -222,16 +222,16 @@ class Site:
 
     def started_at(self) -> dict[str, str]:
         """When each container was last started."""
-        form = "{{.Names}}"
-        names = self.shell(f"docker ps --all --format '{form}'").split()
-        form = "{{.Name}} {{.State.StartedAt}}"
-        lines = self.shell(f"docker inspect --format '{form}' \"$@\"", *names).splitlines()
-        return dict(line.lstrip("/").split() for line in lines)
+        return self._of_each("{{.State.StartedAt}}")
 
     def status(self) -> dict[str, str]:
         """State by name of container."""
-        lines = self.shell("docker ps --all --format '{{.Names}} {{.State}}'").splitlines()
-        return dict(line.split() for line in lines)
+        return self._of_each("{{.State.Status}}")
+
+    def _of_each(self, form: str) -> dict[str, str]:
+        """What the engine says of each container, by its name."""
+        script = """for id in $("$ENGINE" ps --all --quiet); do "$ENGINE" inspect --format "{{.Name}} $1" "$id"; done"""
+        return dict(line.lstrip("/").split(maxsplit=1) for line in self.shell(script, form).splitlines())
 
 
 def content_of(text: str) -> dict[str, str]:

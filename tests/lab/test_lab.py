@@ -17,11 +17,11 @@ import pytest
 from lab import hosts
 from lab.client import Client
 from lab.conftest import Lab
-from lab.hosts import HOSTS
+from lab.hosts import USUAL
 from lab.place import TOP, Place
 
-ALL = [host.name for host in HOSTS]
-SITES = [host.name for host in HOSTS if host.has_stack]
+ALL = [host.name for host in USUAL]
+SITES = [host.name for host in USUAL if host.has_stack]
 SERVICES = ("postgres", "redis", "backend", "ocsp")
 CERTIFICATES = "/var/lib/docker/volumes/mazevault_certs/_data"
 
@@ -52,7 +52,8 @@ def test_ansible_reaches_all(lab: Lab) -> None:
     words: list[str | Path] = [ansible, "all", "-i", lab.place.inventory, "-m", "ansible.builtin.ping"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(re.findall(r"^(\S+) \| SUCCESS", done.stdout, re.MULTILINE)) == sorted(ALL)
+    # Others are there when they were named, or when their tests came first.
+    assert set(re.findall(r"^(\S+) \| SUCCESS", done.stdout, re.MULTILINE)) >= set(ALL)
 
 
 @pytest.mark.parametrize("name", SITES)
