@@ -28,7 +28,7 @@ class Cost:
         server_cpu: processor seconds of the database server.
         sidecar_cpu: processor seconds of containers that came and went meanwhile for it.
         largest_kib: peak memory of the largest of its Pythons and zstds.
-        sum_kib: the most that those had together at one moment.
+        sum_kib: the sum of the peaks of those that ran at the same time, so at least what they had together.
         others_kib: the most that its other programs had together (PostgreSQL's, the engine's command line).
         sidecar_kib: peak memory of the largest of the containers, page cache included.
         written: bytes that it made dirty on the way to a disk, also of files that were removed again.
@@ -154,8 +154,9 @@ class _Sampler:
                 others += resident
             # A process that was forked and has not become a program yet has its parent's pages.
             elif pid == self.pid or _text(Path(f"/proc/{pid}/cmdline")) != _text(Path(f"/proc/{_parent(pid)}/cmdline")):
-                own += resident
-                self.largest_kib = max(self.largest_kib, int(words[words.index("VmHWM:") + 1]))
+                peak = int(words[words.index("VmHWM:") + 1])
+                own += peak
+                self.largest_kib = max(self.largest_kib, peak)
         self.sum_kib, self.others_kib = max(self.sum_kib, own), max(self.others_kib, others)
 
 

@@ -73,10 +73,10 @@ def table(title: str, runtime: str, size: int, costs: Costs, targets: Sequence[T
             f"{name:<34}{seconds:>7.1f}{seconds / floor:>7.2f}{seconds / script:>8.2f} |{own:>6.1f}{server:>7.1f}"
             f"{beside:>7.1f} |{left:>5.0f}{written:>8.0f}{median(costs, name, 'sum_kib') / 1024:>5.0f}"
         )
-    lines.append("s: wall time. own, server, beside: processor seconds of the command's processes, the server, and")
-    lines.append(
-        "containers beside it. MB: size left. written: to disk. peak: MB of memory of Python and zstd together."
-    )
+    lines += [
+        "s: wall time. own, server, beside: processor seconds of the command's processes, of the server,",
+        "of containers beside it. MB: size left. written: to disk. peak: MB of Pythons and zstds together.",
+    ]
     lines += [
         f"{'reached' if target.reached else 'MISSED ':<8} {target.name}: {target.value:.2f} (at most {target.limit:g})"
         for target in targets
