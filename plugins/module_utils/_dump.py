@@ -52,8 +52,6 @@ from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
 
 ATTEMPTS = 10
-# Seconds between two looks at who waits for whom; each costs the server a millisecond.
-_LOOK = 0.25
 # Attempts that others waited for up to block_limit; the rest of them cost nobody more than a moment.
 _COSTLY_ATTEMPTS = 2
 _LOCKED = "55P03"
@@ -214,7 +212,7 @@ class Dumper:
             self._progress.step("dump: pg_dump runs", programs=pipeline.pids())
             reader.start()
             while True:
-                pipeline_done, reader_done = pipeline.poll(), reader.wait(_LOOK)
+                pipeline_done, reader_done = pipeline.poll(), reader.wait(0.1)
                 self._watch(watch, folder)
                 if pipeline_done and reader_done:
                     break
