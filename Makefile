@@ -8,7 +8,7 @@ TEST_PATH := $(CURDIR)/playbooks/collections:$(CURDIR)/tests/standin:$(CURDIR)/t
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-full lint bench clean host checks lab-up lab-down lab-test molecule
+.PHONY: help demo test test-full test-local lint bench clean host engine checks lab-up lab-down lab-test molecule
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 12
@@ -16,11 +16,17 @@ help: ## show this list
 demo: .venv/demo/.ready ## back up and restore a small MazeVault, end to end, on this machine (no root, no Docker)
 	.venv/demo/bin/python extensions/demo/demo.py $(ARGS)
 
-test: checks ## everything that needs no hosts, with seeded samples of the long counts (under 30 minutes on 2 cores)
-	$(PYTEST)
+test: engine checks ## everything, with seeded samples of the long counts (under 30 minutes on 2 cores)
+	$(PYTEST) $(SIDE_BY_SIDE)
 
-test-full: checks ## the same with the full counts
-	MAZEVAULT_TEST_FULL=1 $(PYTEST)
+test-full: engine checks ## the same with the full counts
+	MAZEVAULT_TEST_FULL=1 $(PYTEST) $(SIDE_BY_SIDE)
+
+test-local: checks ## what needs no hosts and no Docker
+	$(PYTEST) $(SIDE_BY_SIDE) tests/unit tests/standin/tests tests/integration
+
+# All tests of the lab are one process's, those of each other file too (tests/conftest.py).
+SIDE_BY_SIDE = --numprocesses=2 --dist=loadgroup
 
 PYTEST = PATH="$(CURDIR)/.venv/test/bin:$$PATH" PYTHONPATH="$(TEST_PATH)" \
 	HYPOTHESIS_STORAGE_DIRECTORY="$(CURDIR)/.venv/cache/hypothesis" .venv/test/bin/python -m pytest
@@ -32,6 +38,9 @@ checks: host .venv/demo/.ready .venv/test/.ready
 
 host:
 	scripts/setup-test-host.sh
+
+engine: .venv/test/.ready host
+	@$(LAB) engine || { echo "Tests that need no hosts: make test-local" >&2; exit 1; }
 
 lint: .venv/test/.ready ## style, types, and the habits that a machine can check
 	scripts/lint.sh

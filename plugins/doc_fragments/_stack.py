@@ -16,7 +16,8 @@ options:
   project:
     description:
       - Name of the compose project.
-      - Unset means the one that looks like MazeVault. Two that do are an error, as neither may be guessed.
+      - Unset means the one that is MazeVault, told by the product's images, variables or names, or by O(home). Two of
+        them are an error, and so is what only looks like it, as neither may be guessed.
     type: str
   services:
     description:
@@ -24,9 +25,11 @@ options:
         V(docs), V(init_certs).
       - Roles that aren't named are told by the names of services and containers (V(postgres), V(client-postgres),
         V(mazevault-postgres)), then by their images.
+      - Which container holds the database is told by the application's own variables first, such as C(DATABASE_URL); a
+        container that is called V(postgres) may be left over.
     type: dict
   home:
-    description: Folder of the compose file, where the containers don't tell.
+    description: Folder of the compose file, where the containers don't tell. What was made from its files is MazeVault.
     type: path
     default: /opt/mazevault
 requirements:

@@ -16,16 +16,12 @@ import time
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.mazevault.backup.plugins.module_utils._differences import Wanted, wanted_of_env_file
+from ansible_collections.mazevault.backup.plugins.module_utils._discovery import choose
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine, EngineAway, Missing
+from ansible_collections.mazevault.backup.plugins.module_utils._env_file import Settings, settings_of
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Result
-from ansible_collections.mazevault.backup.plugins.module_utils._stack import (
-    Stack,
-    Wanted,
-    choose,
-    container_of,
-    env_file,
-    wanted_of_env_file,
-)
+from ansible_collections.mazevault.backup.plugins.module_utils._stack import Stack, container_of
 
 # As compose looks for them; the first main file counts, with the override of the same kind.
 _FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -60,13 +56,15 @@ class Project:
     def env_file(self) -> str:
         return os.path.join(self.folder, ".env") if self.folder else ""
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> Settings:
         """What `.env` says; nothing where there is none."""
         try:
-            with open(self.env_file, encoding="utf-8", errors="replace") as stream:
-                return env_file(stream.read())
-        except OSError:
-            return {}
+            with open(self.env_file, encoding="utf-8", errors="replace", newline="") as stream:
+                return settings_of(stream.read())
+        except FileNotFoundError:
+            return Settings()
+        except OSError as exc:
+            return Settings(unreadable=exc.strerror or "unreadable")
 
 
 def project_of(stack: Stack | None, *, name: str = "", home: str = "") -> Project:
@@ -191,7 +189,7 @@ def engine_version(engine: Engine) -> str:
     return str((said.get("Server") or said.get("Client") or {}).get("Version") or "")
 
 
-def look(engine: Engine, *, project: str = "", services: t.Mapping[str, str] | None = None) -> Stack:
+def look(engine: Engine, *, project: str = "", services: t.Mapping[str, str] | None = None, home: str = "") -> Stack:
     """The installation among the engine's containers.
 
     Raises:
@@ -204,7 +202,7 @@ def look(engine: Engine, *, project: str = "", services: t.Mapping[str, str] | N
     except Missing:
         # One of them went away meanwhile.
         said = engine.containers()
-    return choose((container_of(entry) for entry in said), project=project, services=services)
+    return choose((container_of(entry) for entry in said), project=project, services=services, home=home)
 
 
 def image_facts(engine: Engine, references: t.Iterable[str]) -> dict[str, dict[str, t.Any]]:

@@ -1,18 +1,19 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection: can change at any time.
-"""Which containers are MazeVault, and what each of them is: decided from what the engine says, no I/O.
+"""The words for MazeVault's containers, and a container as the engine describes it: names, roles, states; no I/O.
 
 The environment of a container holds secrets. It is kept to compare it in memory; only names of variables, and the
-database's user and name, ever leave this file.
+database's place, user and name, are ever shown.
 """
 
 from __future__ import annotations
 
 import re
 import typing as t
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from ansible_collections.mazevault.backup.plugins.module_utils._address import Address
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 
 # Role: the words that services and containers of that role are called by, in all generations of names.
@@ -25,6 +26,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "docs": ("docs",),
     "init_certs": ("init-certs",),
 }
+# Any other product's database may be called so.
+GENERIC = ("db", "database")
 ROLES = tuple(NAMES)
 # What the others need first.
 STORES = ("postgres", "redis")
@@ -34,12 +37,18 @@ APPLICATION = tuple(role for role in ROLES if role not in STORES + ONE_SHOT)
 DATABASE_USERS = ("backend", "ocsp")
 
 _ROLE_OF = {word: role for role, words in NAMES.items() for word in words}
-_GENERATIONS = ("client-", "mazevault-")
+GENERATIONS = ("client-", "mazevault-")
 _COMPOSE = ("com.docker.compose.", "io.podman.compose.")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
-# `.env` names that the compose file hands over under another name.
-_HANDED_OVER = {"MASTER_KEY": "MAZEVAULT_MASTER_KEY", "JWT_SECRET": "MAZEVAULT_JWT_KEY"}
+# The sidecars and scratch servers of this collection bear it.
+_OURS = "mazevault.backup"
+# A container of PostgreSQL's image that runs one of these is somebody's job, not the server.
+_JOBS = re.compile(r"(ba|da|a)?sh|pg_[a-z]+|psql|crond?|sleep|tail|init\.sh|backup\.sh")
+# Only compose itself writes one of these; its other labels also come with an image that it built.
+_MADE_BY_COMPOSE = ("config-hash", "container-number")
+# Names that only the networks of a project's own containers have.
+_SHARED_BY_ALL = ("bridge", "host", "none", "podman")
 UP = ("running", "paused", "restarting")
 
 
@@ -49,7 +58,15 @@ class NotFound(BackupError):
 
 @dataclass(frozen=True)
 class Container:
-    """One container, as the engine describes it."""
+    """One container, as the engine describes it.
+
+    Attributes:
+        why: what told its role.
+        ours: whether this collection made it.
+        runs: `postgres` for the server, `job` for a tool of its image, empty for anything else.
+        links: names that it knows other containers by, from before there were networks.
+        names: network -> names and addresses that it has there.
+    """
 
     name: str
     id: str
@@ -73,6 +90,11 @@ class Container:
     environment: t.Mapping[str, str] = field(repr=False)
     role: str = ""
     repo_digests: tuple[str, ...] = ()
+    why: str = ""
+    ours: bool = False
+    runs: str = ""
+    links: t.Mapping[str, str] = field(default_factory=dict)
+    names: t.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def tag(self) -> str:
@@ -87,6 +109,19 @@ class Container:
         """Running, and healthy where that is checked."""
         return self.status == "running" and self.health in ("", "healthy")
 
+    def reaches(self, other: Container, host: str) -> bool:
+        """Whether this container finds the other one under that name or address."""
+        if other.id == self.id:
+            return False
+        if self.project and self.project == other.project and host in (other.service, other.name):
+            return True
+        if self.links.get(host) == other.name:
+            return True
+        for network in set(self.names) & set(other.names):
+            if host in other.names[network] or (network not in _SHARED_BY_ALL and host == other.name):
+                return True
+        return False
+
     def public(self) -> dict[str, t.Any]:
         """What may be shown: names of environment variables, never a value."""
         return {
@@ -94,6 +129,7 @@ class Container:
             "id": self.id,
             "service": self.service,
             "role": self.role,
+            "why": self.why,
             "state": self.status,
             "health": self.health,
             "exit_code": self.exit_code,
@@ -113,12 +149,23 @@ class Container:
 
 @dataclass(frozen=True)
 class Stack:
-    """The containers of one installation."""
+    """The containers of one installation.
+
+    Attributes:
+        why: what told that it is MazeVault.
+        database: where its application says its database is.
+        ask: why it isn't certain which container holds the database, and the variable that decides; else empty.
+        notes: what was left aside, one sentence each.
+    """
 
     project: str
     folder: str
     files: tuple[str, ...]
     containers: tuple[Container, ...]
+    why: str = ""
+    database: Address | None = None
+    ask: str = ""
+    notes: tuple[str, ...] = ()
 
     def of(self, *roles: str) -> list[Container]:
         """Containers of these roles, in the order of the roles."""
@@ -142,12 +189,13 @@ def container_of(said: t.Mapping[str, t.Any]) -> Container:
     labels = config.get("Labels") or {}
     health = (state.get("Health") or state.get("Healthcheck") or {}).get("Status") or ""
     policy = host.get("RestartPolicy") or {}
+    made = any(_label(labels, name) for name in _MADE_BY_COMPOSE)
     return Container(
         name=str(said.get("Name", "")).lstrip("/"),
         id=str(said.get("Id", "")),
         created=str(said.get("Created", "")),
-        project=_label(labels, "project"),
-        service=_label(labels, "service"),
+        project=_label(labels, "project") if made else "",
+        service=_label(labels, "service") if made else "",
         oneoff=_label(labels, "oneoff").lower() == "true",
         folder=_label(labels, "project.working_dir"),
         files=tuple(name for name in _label(labels, "project.config_files").split(",") if name),
@@ -163,7 +211,30 @@ def container_of(said: t.Mapping[str, t.Any]) -> Container:
         ports=tuple(_ports(net.get("Ports") or {})),
         restart_policy=str(policy.get("Name") or "no"),
         environment=environment_of(config.get("Env") or ()),
+        ours=any(f"{name}.".startswith(f"{_OURS}.") for name in labels),
+        runs=_runs([said.get("Path"), *(said.get("Args") or ())]),
+        links=dict(_links(host.get("Links") or ())),
+        names={network: tuple(_names(one or {})) for network, one in (net.get("Networks") or {}).items()},
     )
+
+
+def _runs(words: t.Sequence[t.Any]) -> str:
+    """What the command is, in words of ours: what a program is told may be a secret."""
+    names = [str(word or "").rpartition("/")[2] for word in words[:2]]
+    name = next((name for name in names if not re.search(r"entrypoint|\A(tini|dumb-init)\Z", name)), "")
+    return "postgres" if name == "postgres" else "job" if _JOBS.fullmatch(name) else ""
+
+
+def _links(links: t.Iterable[str]) -> t.Iterator[tuple[str, str]]:
+    """`/client-postgres:/client-backend/db`: client-backend finds client-postgres as db."""
+    for link in links:
+        other, _colon, alias = str(link).partition(":")
+        yield alias.rpartition("/")[2], other.lstrip("/")
+
+
+def _names(network: t.Mapping[str, t.Any]) -> list[str]:
+    said = [*(network.get("Aliases") or ()), *(network.get("DNSNames") or ()), network.get("IPAddress")]
+    return [str(name) for name in said if name]
 
 
 def _label(labels: t.Mapping[str, t.Any], name: str) -> str:
@@ -234,7 +305,7 @@ def _short(image: str) -> str:
 def role_of(name: str, project: str = "") -> str:
     """The role that a service's or container's name tells of, in any generation; else an empty string."""
     plain = re.sub(r"-\d+\Z", "", name.lower().replace("_", "-"))
-    prefixes = [start for start in (f"{project.lower().replace('_', '-')}-", *_GENERATIONS) if start != "-"]
+    prefixes = [start for start in (f"{project.lower().replace('_', '-')}-", *GENERATIONS) if start != "-"]
     tried = [plain]
     for tail in tried:
         if tail in _ROLE_OF:
@@ -243,27 +314,22 @@ def role_of(name: str, project: str = "") -> str:
     return ""
 
 
-def _role_of_image(image: str) -> str:
-    word = split_image(image)[0].rpartition("/")[2].lower()
-    return role_of(word) if word.startswith("mazevault-") or word in ("postgres", "redis") else ""
+def role_of_image(image: str) -> str:
+    """The role that an image's name tells of: the product's own, or a store."""
+    word = split_image(image)[0].lower().rpartition("/")[2]
+    role = role_of(word)
+    return role if is_product_image(image) or (role in STORES and word not in GENERIC) else ""
 
 
-def looks_like_mazevault(group: t.Sequence[Container]) -> bool:
-    """Many applications have a `backend` and a `postgres`; something has to bear the product's name."""
-    roles = {role_of(found.service, found.project) or role_of(found.name, found.project) for found in group}
-    if not roles & {"postgres", "backend"}:
-        roles |= {_role_of_image(found.image) for found in group}
-    return bool(roles & {"postgres", "backend"}) and any(_sign(found) for found in group)
+def is_product_image(image: str) -> bool:
+    """Agents and tools of the product are no part of an installation; a registry's name says nothing."""
+    *folders, word = split_image(image)[0].lower().split("/")
+    return bool(role_of(word)) and (word.startswith("mazevault-") or "mazevault" in folders)
 
 
-def _sign(found: Container) -> bool:
-    named = [found.name.replace("_", "-"), found.service]
-    return (
-        "mazevault" in found.project.lower()
-        or "mazevault" in split_image(found.image)[0].rpartition("/")[2].lower()
-        or any(name.startswith("MAZEVAULT_") for name in found.environment)
-        or any(name.startswith(_GENERATIONS) and role_of(name) for name in named)
-    )
+def rank(role: str) -> int:
+    """Where a role stands in the order of all."""
+    return ROLES.index(role) if role in ROLES else len(ROLES)
 
 
 def overrides_of(services: t.Mapping[str, t.Any] | None) -> dict[str, str]:
@@ -284,148 +350,30 @@ def overrides_of(services: t.Mapping[str, t.Any] | None) -> dict[str, str]:
     return found
 
 
-def choose(
-    containers: t.Iterable[Container], *, project: str = "", services: t.Mapping[str, str] | None = None
-) -> Stack:
-    """The installation among all containers of a host.
+def database_of(stack: Stack) -> tuple[str, str, str]:
+    """(user, database, what told the database): as the application says, else as the image made them by its own rules.
 
-    Args:
-        project: name of the compose project; empty means the one that looks like MazeVault.
-        services: role -> name of a service or container, which wins over every guess.
-    Raises:
-        NotFound: nothing fits.
-        BackupError: more than one thing fits.
+    Empty is what nothing tells, or only a file in the container.
     """
-    services = services or {}
-    everything = [found for found in containers if not found.oneoff and found.status != "removing"]
-    groups: dict[str, list[Container]] = {}
-    for found in everything:
-        # Containers that no compose program made belong together when they bear a name of ours.
-        if found.project or (found.name.startswith(_GENERATIONS) and role_of(found.name)):
-            groups.setdefault(found.project, []).append(found)
-    chosen = _group(groups, everything, project, services)
-    members = _with_roles(groups.get(chosen, []), everything, services)
-    _one_for_each_role(members, services)
-    first = next((found for found in members if found.folder), None)
-    return Stack(
-        project=chosen,
-        folder=first.folder if first else "",
-        files=first.files if first else (),
-        containers=tuple(sorted(members, key=lambda found: (_rank(found.role), found.name))),
-    )
-
-
-def _group(
-    groups: t.Mapping[str, t.Sequence[Container]],
-    everything: t.Sequence[Container],
-    project: str,
-    services: t.Mapping[str, str],
-) -> str:
-    if project:
-        if project not in groups:
-            raise NotFound(
-                f"project: {project}: no container of this compose project is there",
-                hint=f"Set mazevault_project to one of these: {', '.join(_named(groups))}."
-                if _named(groups)
-                else "No compose project is there; start MazeVault, or set mazevault_runtime.",
-            )
-        return project
-    likely = [name for name, group in sorted(groups.items()) if looks_like_mazevault(group)]
-    if not likely:
-        # Names that the user gave are sign enough.
-        named = set(services.values())
-        likely = sorted({found.project for found in everything if {found.name, found.service} & named})
-    if not likely:
-        seen = ", ".join(_named(groups)) or "none"
-        raise NotFound(
-            f"project: no compose project that looks like MazeVault (projects on this host: {seen})",
-            hint="Set mazevault_project to its name, mazevault_services to the names of its services,"
-            " or mazevault_runtime: host if it isn't in containers.",
-        )
-    if len(likely) > 1:
-        shown = "; ".join(f"{name or 'containers without a project'} {_about(groups.get(name, ()))}" for name in likely)
-        raise BackupError(
-            f"project: {len(likely)} compose projects look like MazeVault: {shown}",
-            hint=f"Set mazevault_project to the one that is meant, for example {max(likely)}.",
-        )
-    return likely[0]
-
-
-def _named(groups: t.Mapping[str, t.Any]) -> list[str]:
-    return sorted(name for name in groups if name)
-
-
-def _about(group: t.Sequence[Container]) -> str:
-    folder = next((found.folder for found in group if found.folder), "")
-    names = ", ".join(sorted(found.name for found in group))
-    return f"({folder + ': ' if folder else ''}{names}; {sum(found.up for found in group)} of {len(group)} run)"
-
-
-def _rank(role: str) -> int:
-    return ROLES.index(role) if role in ROLES else len(ROLES)
-
-
-def _with_roles(
-    group: t.Sequence[Container], everything: t.Sequence[Container], services: t.Mapping[str, str]
-) -> list[Container]:
-    given: dict[str, str] = {}
-    for role, name in services.items():
-        matches = [found for found in group if name in (found.service, found.name)]
-        # What is named may be elsewhere: a database of its own project, or made by hand.
-        matches = matches or [found for found in everything if found.name == name]
-        if not matches:
-            seen = ", ".join(sorted(found.service or found.name for found in group)) or "none"
-            raise BackupError(
-                f"services: {role}: {name}: neither a service of this project nor a container (services: {seen})",
-                hint=f"Set mazevault_services.{role} to the name of one of them.",
-            )
-        for found in matches:
-            if given.setdefault(found.id, role) != role:
-                raise BackupError(
-                    f"services: {name}: named for two roles, {given[found.id]} and {role}",
-                    hint="Give each role of mazevault_services a service of its own.",
-                )
-    ids = {found.id for found in group}
-    members = [*group, *(found for found in everything if found.id in given and found.id not in ids)]
-    assigned = []
-    for found in members:
-        guess = role_of(found.service, found.project) or role_of(found.name, found.project)
-        role = given.get(found.id) or ("" if guess in services else guess)
-        assigned.append(replace(found, role=role))
-    taken = {found.role for found in assigned}
-    # A service with a name of its own is told by its image, unless another bears the role's name.
-    return [
-        replace(found, role=guess)
-        if not found.role and (guess := _role_of_image(found.image)) and guess not in taken and guess not in services
-        else found
-        for found in assigned
-    ]
-
-
-def _one_for_each_role(members: t.Sequence[Container], services: t.Mapping[str, str]) -> None:
-    for role in ROLES:
-        found = [member for member in members if member.role == role]
-        # Several containers of one service are its copies, and only what holds data must be one.
-        different = len({member.service or member.name for member in found}) > 1
-        if len(found) > 1 and (different or role in STORES):
-            shown = ", ".join(f"{member.name} ({member.status})" for member in found)
-            raise BackupError(
-                f"services: {role}: {len(found)} containers could be it: {shown}",
-                hint=f"Set mazevault_services.{role} to the name of the container that is meant,"
-                " or remove the one that is left over.",
-            )
-
-
-def database_of(found: Container) -> tuple[str, str]:
-    """(user, database) that the image made, by its own rules; empty where a file in the container holds the name."""
-    user = "" if "POSTGRES_USER_FILE" in found.environment else found.environment.get("POSTGRES_USER") or "postgres"
-    database = "" if "POSTGRES_DB_FILE" in found.environment else found.environment.get("POSTGRES_DB") or user
-    return user, database
+    found = stack.postgres
+    if found is None:
+        return "", "", ""
+    said = found.environment
+    user = "" if "POSTGRES_USER_FILE" in said else said.get("POSTGRES_USER") or "postgres"
+    if stack.database and stack.database.database:
+        return user or stack.database.user, stack.database.database, stack.database.said_by
+    if "POSTGRES_DB_FILE" in said:
+        return user, "", ""
+    # Where neither is set the image makes `postgres`, which every server has: no proof that anybody uses it.
+    name = "POSTGRES_DB" if said.get("POSTGRES_DB") else "POSTGRES_USER" if user != "postgres" else ""
+    return user, said.get(name, ""), name
 
 
 def problems(stack: Stack) -> list[str]:
     """What is wrong or worth knowing about the containers, one sentence each."""
-    said = [f"no container for {role}" for role in ("postgres", "backend") if not stack.of(role)]
+    missing = [role for role in ("postgres", "backend") if not stack.of(role)]
+    said = [f"no container for {role}" for role in missing if role != "postgres" or not stack.ask]
+    said += stack.notes
     for found in stack.containers:
         what = f"{found.role or found.service or 'container'} ({found.name})"
         if found.status == "restarting":
@@ -434,7 +382,8 @@ def problems(stack: Stack) -> list[str]:
             said.append(f"{what} is unhealthy")
         elif found.status != "running" and found.role and found.role not in ONE_SHOT:
             ended = f" with status {found.exit_code}" if found.status == "exited" else ""
-            said.append(f"{what} is {found.status}{ended}")
+            never = "was made and never started" if found.status == "created" else f"is {found.status}{ended}"
+            said.append(f"{what} {never}")
         elif found.status == "exited" and found.exit_code and found.role in ONE_SHOT:
             said.append(f"{what} failed with status {found.exit_code}")
     database = stack.postgres
@@ -445,88 +394,9 @@ def problems(stack: Stack) -> list[str]:
             said.append(
                 f"postgres ({database.name}) keeps its data in no named volume: removing the container loses it"
             )
+        if not database_of(stack)[1] and "POSTGRES_DB_FILE" not in database.environment:
+            said.append("nothing tells which database is MazeVault's: set mazevault_database unless it is mazevault")
     return said
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the files want of one service; None: not known."""
-
-    image: str | None = None
-    environment: t.Mapping[str, str] | None = field(default=None, repr=False)
-
-
-def differences(stack: Stack, wanted: t.Mapping[str, Wanted], ids: t.Mapping[str, str]) -> list[dict[str, t.Any]]:
-    """What is in use against what the files say; variables by name, never by value.
-
-    Args:
-        wanted: service -> what its files want.
-        ids: image reference -> id that it stands for on this host now.
-    """
-    said: list[dict[str, t.Any]] = []
-    for found in stack.containers:
-        files = wanted.get(found.service)
-        if files is None:
-            continue
-        entry: dict[str, t.Any] = {"service": found.service, "container": found.name}
-        if files.image and not same_image(files.image, found.image):
-            said.append({**entry, "what": "image", "in_use": found.image, "files": files.image, "names": []})
-        elif files.image and ids.get(files.image, found.image_id) != found.image_id:
-            now = ids[files.image]
-            said.append({**entry, "what": "image_id", "in_use": found.image_id, "files": now, "names": []})
-        names = sorted(
-            name
-            for name, value in (files.environment or {}).items()
-            if name in found.environment and found.environment[name] not in (value, value.replace("$$", "$"))
-        )
-        if names:
-            said.append({**entry, "what": "environment", "in_use": None, "files": None, "names": names})
-    return said
-
-
-def wanted_of_env_file(stack: Stack, settings: t.Mapping[str, str]) -> dict[str, Wanted]:
-    """What `.env` alone says of the running containers, where no compose program can be asked."""
-    renamed = dict(settings)
-    for name, other in _HANDED_OVER.items():
-        if name in settings:
-            renamed[other] = settings[name]
-    wanted = {}
-    for found in stack.containers:
-        image = None
-        repository, tag = split_image(found.image)
-        if "mazevault-" in repository.rpartition("/")[2] and settings.get("IMAGE_TAG") not in (None, "", tag):
-            image = f"{repository}:{settings['IMAGE_TAG']}"
-        if found.role == "postgres" and settings.get("POSTGRES_IMAGE"):
-            image = settings["POSTGRES_IMAGE"]
-        if found.service:
-            wanted[found.service] = Wanted(image, renamed)
-    return wanted
-
-
-def env_file(text: str) -> dict[str, str]:
-    """The settings of a `.env`; one that refers to another variable is left out, as its value isn't known."""
-    found = {}
-    for line in text.splitlines():
-        name, equals, value = line.strip().partition("=")
-        name = re.sub(r"\Aexport\s+", "", name).strip()
-        value = value.strip()
-        if not equals or not _VARIABLE.fullmatch(name):
-            continue
-        quote = value[:1] if value[:1] in ("'", '"') else ""
-        value = value[1:].partition(quote)[0] if quote else re.split(r"\s#", value, maxsplit=1)[0].rstrip()
-        if quote == "'" or not re.search(r"[$\\]", value):
-            found[name] = value
-    return found
-
-
-def said_of(difference: t.Mapping[str, t.Any]) -> str:
-    """One difference in plain words."""
-    container = difference["container"]
-    if difference["what"] == "image":
-        return f"{container} runs {difference['in_use']}, the files say {difference['files']}"
-    if difference["what"] == "image_id":
-        return f"{container} runs an older image than the one that its tag stands for now"
-    return f"{container} was made with other values than the files have now: {', '.join(difference['names'])}"
 
 
 @dataclass(frozen=True)
@@ -548,7 +418,7 @@ def steps_to_stop(stack: Stack, roles: t.Sequence[str]) -> list[Step]:
 
 def steps_to_start(containers: t.Iterable[Container], roles: t.Sequence[str]) -> list[Step]:
     """The containers of these roles that are down or paused, in the order of the roles."""
-    found = sorted((one for one in containers if one.role in roles), key=lambda one: _rank(one.role))
+    found = sorted((one for one in containers if one.role in roles), key=lambda one: rank(one.role))
     paused = tuple(one for one in found if one.status == "paused")
     down = tuple(one for one in found if not one.up)
     return [Step(verb, which) for verb, which in (("unpause", paused), ("start", down)) if which]

@@ -114,7 +114,7 @@ class Work:
         """The containers; None where there are none yet, but files to make them from."""
         name, home = self.params["project"] or "", self.params["home"]
         try:
-            return _compose.look(self.engine, project=name, services=self.services)
+            return _compose.look(self.engine, project=name, services=self.services, home=home)
         except _stack.NotFound:
             if self.params["state"] == "started" and _compose.project_of(None, name=name, home=home).files:
                 return None
@@ -238,7 +238,8 @@ class Work:
             if result.rc != 0:
                 # The engine may have gone away: then it is asked again later.
                 self.engine.call("engine", "version")
-                secrets = [project.settings(), *(found.environment for found in (stack.containers if stack else ()))]
+                environments = [found.environment for found in (stack.containers if stack else ())]
+                secrets = [project.settings().secrets, *environments]
                 said = _stack.redacted(result.stderr, secrets).strip().splitlines()[-5:]
                 raise BackupError(
                     f"{compose.name}: up {' '.join(names)} failed (exit status {result.rc}): {' '.join(said)}",

@@ -89,6 +89,11 @@ project:
   type: str
   returned: success
   sample: mazevault
+why:
+  description: What tells that it is MazeVault, such as an image, a variable's name, or V(mazevault_project).
+  type: str
+  returned: success
+  sample: image ghcr.io/axiemirror/mazevault-backend
 home:
   description: Folder of the compose files.
   type: str
@@ -126,6 +131,11 @@ containers:
       type: str
     role:
       description: Its role, empty for a service that isn't MazeVault's.
+      type: str
+    why:
+      description:
+        - What tells its role, V(service name), V(container name), V(image), V(program), V(mazevault_services), or the
+          variable by which the application finds its database.
       type: str
     state:
       description: V(running), V(paused), V(restarting), V(exited), V(created) or V(dead).
@@ -197,8 +207,37 @@ postgres:
       description: Role that owns the server, empty where only a file in the container says it.
       type: str
     database:
-      description: Name of the database, empty where only a file in the container says it.
+      description: Name of the database, empty where nothing tells it, or only a file in the container.
       type: str
+    said_by:
+      description: The variable that tells the database. The application's own word wins.
+      type: str
+database:
+  description: Where the application says its database is, null where it doesn't, or not clearly. Never the password.
+  type: dict
+  returned: success
+  contains:
+    host:
+      description: Name or address, as the application knows it.
+      type: str
+    port:
+      description: Port.
+      type: str
+    user:
+      description: Role that the application connects as.
+      type: str
+    database:
+      description: Name of the database.
+      type: str
+    said_by:
+      description: The variable that says it.
+      type: str
+ask:
+  description:
+    - Why it isn't certain which container holds the database, and which variable decides; empty where it is certain.
+      RV(postgres) is null then.
+  type: str
+  returned: success
 stop:
   description: Command that stops what uses the database, a list of words. It needs neither files nor a compose program.
   type: list
@@ -253,7 +292,7 @@ from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _compose, _module, _stack
+from ansible_collections.mazevault.backup.plugins.module_utils import _compose, _differences, _module, _stack
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 
@@ -264,11 +303,14 @@ _NONE: dict[str, t.Any] = {
     "runtime": "",
     "engine_version": "",
     "project": "",
+    "why": "",
     "home": "",
     "compose": None,
     "containers": [],
     "roles": {},
     "postgres": None,
+    "database": None,
+    "ask": "",
     "stop": [],
     "start": [],
     "differences": [],
@@ -291,8 +333,9 @@ def _found(engine: Engine, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     compose = _compose.find_compose(engine)
     wanted = _compose.wanted_of_files(compose, project, stack)
     now = _compose.image_facts(engine, [said.image for said in wanted.values() if said.image])
-    differing = _stack.differences(stack, wanted, {name: str(facts.get("Id")) for name, facts in now.items()})
-    worth = _stack.problems(stack) + [_stack.said_of(entry) for entry in differing]
+    differing = _differences.differences(stack, wanted, {name: str(facts.get("Id")) for name, facts in now.items()})
+    worth = _stack.problems(stack) + [_differences.said_of(entry) for entry in differing]
+    worth += _of_settings(project, stack, compared=compose is None)
     if project.missing:
         worth.append(f"compose files that the containers were made from are gone: {', '.join(project.missing)}")
     users = stack.of(*_stack.DATABASE_USERS)
@@ -303,13 +346,16 @@ def _found(engine: Engine, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         "runtime": engine.name,
         "engine_version": _compose.engine_version(engine),
         "project": stack.project,
+        "why": stack.why,
         "home": project.folder,
         "compose": {"program": compose.name, "version": compose.version, "files": list(project.files)}
         if compose
         else None,
         "containers": [found.public() for found in stack.containers],
         "roles": stack.roles,
-        "postgres": _postgres(stack.postgres),
+        "postgres": _postgres(stack),
+        "database": _database(stack),
+        "ask": stack.ask,
         "stop": [engine.program, "stop", *names] if names else [],
         "start": [engine.program, "start", *names] if names else [],
         "differences": differing,
@@ -318,23 +364,49 @@ def _found(engine: Engine, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     }
 
 
-def _postgres(found: _stack.Container | None) -> dict[str, t.Any] | None:
+def _of_settings(project: _compose.Project, stack: _stack.Stack, *, compared: bool) -> list[str]:
+    """What is wrong with `.env`, and which names nobody could compare with it."""
+    settings = project.settings()
+    if settings.unreadable:
+        return [f"{project.env_file} can't be read: {settings.unreadable}"]
+    if settings.refused:
+        return [f"{project.env_file}: line {settings.refused} is no setting, and compose refuses the whole file"]
+    used = {name for found in stack.containers for name in found.environment}
+    names = sorted(used & set(settings.unknown)) if compared else []
+    return [f"{project.env_file} takes these from elsewhere, they aren't compared: {', '.join(names)}"] if names else []
+
+
+def _database(stack: _stack.Stack) -> dict[str, t.Any] | None:
+    said = stack.database
+    if said is None:
+        return None
+    return {
+        "host": said.host,
+        "port": said.port,
+        "user": said.user,
+        "database": said.database,
+        "said_by": said.said_by,
+    }
+
+
+def _postgres(stack: _stack.Stack) -> dict[str, t.Any] | None:
+    found = stack.postgres
     if found is None:
         return None
-    user, database = _stack.database_of(found)
+    user, database, said_by = _stack.database_of(stack)
     return {
         "container": found.name,
         "state": found.status,
         "image": found.image,
         "user": user,
         "database": database,
+        "said_by": said_by,
     }
 
 
 def _look(engine: Engine, params: t.Mapping[str, t.Any]) -> _stack.Stack:
-    return _compose.look(
-        engine, project=params["project"] or "", services=_stack.overrides_of(params["services"] or {})
-    )
+    services = _stack.overrides_of(params["services"] or {})
+    return _compose.look(engine, project=params["project"] or "", services=services, home=params["home"])
 
 
 def _wait(engine: Engine, params: t.Mapping[str, t.Any]) -> None:
@@ -368,6 +440,13 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
     except _stack.NotFound as exc:
         if params["required"]:
             raise
+        files = _compose.project_of(None, home=params["home"]).files
+        # It isn't on the host: it is down.
+        if files:
+            raise BackupError(
+                f"home: {files[0]} is there, but no container that was made from it",
+                hint="Start MazeVault, or set mazevault_runtime: host if it isn't in containers.",
+            ) from exc
         return {**_NONE, "reason": exc.msg}
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from support import compare, kill, modules, standin_control
+from support.acked import AckedWriter
 from support.flow import FULL, HOSTNAME, Flow
-from support.load import AckedWriter
 from support.plays import Installation, content_of, databases, installed, server_state, tree_state
 from support.servers import PgServer, installations
 

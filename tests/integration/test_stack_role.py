@@ -154,11 +154,37 @@ def test_a_stack_without_its_database(tmp_path: Path) -> None:
     assert "mazevault_services.postgres" in done.failures[0].msg and "mazevault_postgres_host" in done.failures[0].msg
 
 
+def test_a_database_elsewhere_is_asked_for(tmp_path: Path) -> None:
+    address = {"DATABASE_URL": f"postgres://mazevault:{PASSWORD}@db.bank.example/mazevault"}
+    said = [*stack()[:1], container("backend", f"{IMAGES}backend:1.0.17", environment=address)]
+    given = {"told": {"mazevault_runtime": "docker", "mazevault_postgres_host": "db.bank.example"}, "asked": {}}
+    done = Lab(tmp_path, said).run(TOLD, given)
+    assert [task.host for task in done.failures] == ["asked"]
+    assert "names db.bank.example:5432" in done.failures[0].msg
+    assert "Set mazevault_postgres_host" in done.failures[0].msg
+
+
+def test_preflight_tells_what_told_it(tmp_path: Path) -> None:
+    address = {"DATABASE_URL": f"postgres://mazevault:{PASSWORD}@store/mazevault"}
+    said = [
+        container("api", f"{IMAGES}backend:1.0.17", project="vault", environment=address),
+        container("store", "postgres:15-alpine", project="vault", destination="/var/lib/postgresql/data"),
+    ]
+    done = Lab(tmp_path, said).run(TOLD, {"one": {}})
+    (lines,) = [task.result["msg"] for task in done.tasks if task.name.endswith("What is here")]
+    at = lines.index(f"Told by   project vault: image {IMAGES}backend")
+    assert [line.strip() for line in lines[at + 1 : at + 3]] == [
+        "postgres vault-store-1: DATABASE_URL of vault-api-1",
+        "backend vault-api-1: image",
+    ]
+    assert all(len(line) <= 100 for line in lines[at : at + 3])
+
+
 def test_two_stacks_are_not_guessed(tmp_path: Path) -> None:
     second = [container("backend", f"{IMAGES}backend:1", project="mazevault2")]
     done = Lab(tmp_path, [*stack(), *second]).run(TOLD, {"one": {}, "two": {"mazevault_project": "mazevault"}})
     assert [task.host for task in done.failures] == ["one"]
-    assert "2 compose projects look like MazeVault" in done.failures[0].msg
+    assert "2 installations look like MazeVault" in done.failures[0].msg
 
 
 @pytest.mark.parametrize("entry_point", ["discover", "stop", "start", "health"])

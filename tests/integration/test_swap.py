@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from support import compare, kill, modules, standin_control
+from support.acked import AckedWriter
 from support.flow import FULL, HOSTNAME, Flow
-from support.load import AckedWriter
 from support.plays import Installation, databases, installed
 from support.servers import PgServer, installations
 

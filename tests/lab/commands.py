@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
             made.add_argument("hosts", nargs=nargs, metavar="HOST", type=hosts.named)
         return made
 
+    command("engine", "install and start what the hosts need, or say what is missing", None)
     command("up", "build what is missing and start the hosts (all, or those named)", "*")
     command("down", "remove the hosts (all, or those named) with everything in them", "*")
     command("status", "one line a host; 1 unless all is well", None)
@@ -92,7 +93,9 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     place = Place.here()
     try:
-        if arguments.command == "up":
+        if arguments.command == "engine":
+            engine.ensure(place)
+        elif arguments.command == "up":
             up(place, arguments.hosts or HOSTS)
         elif arguments.command == "down":
             down(place, arguments.hosts or HOSTS)

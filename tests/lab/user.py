@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import abc
 import itertools
 import threading
 import time
@@ -27,7 +28,7 @@ class Answer:
     good: bool
 
 
-class User:
+class User(abc.ABC):
     """Asks again and again, in a thread of its own."""
 
     def __init__(self, client: Client, *, pause: float) -> None:
@@ -73,8 +74,9 @@ class User:
             self._answers.append(Answer(number, asked, time.monotonic(), good))
             self._stopping.wait(self._pause)
 
+    @abc.abstractmethod
     def ask(self, number: int) -> bool:
-        raise NotImplementedError
+        """Whether the request was answered as it should be."""
 
 
 class Reader(User):

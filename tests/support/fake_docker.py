@@ -135,13 +135,24 @@ def container(
     exit_code: int = 0,
     volume: str = "",
     destination: str = "/data",
+    command: Sequence[str] = ("docker-entrypoint.sh", "server"),
+    labels: Mapping[str, str] | None = None,
+    networks: Mapping[str, Sequence[str]] | None = None,
+    links: Sequence[str] = (),
+    published: Mapping[str, str] | None = None,
 ) -> Said:
-    """One entry of `docker container inspect`, with the labels of that compose version (0: made by hand)."""
+    """One entry of `docker container inspect`, with the labels of that compose version (0: made by hand).
+
+    Args:
+        labels: more of them.
+        networks: network -> names there; unset means the project's own, with the service's name.
+        published: port inside, as `5432/tcp` -> port of the host.
+    """
     separator = "-" if version != 1 else "_"
     name = name or f"{project}{separator}{service}{separator}{number}"
-    labels = {"org.opencontainers.image.title": "an image's own label"}
+    marks = {"org.opencontainers.image.title": "an image's own label", **(labels or {})}
     if version:
-        labels |= {
+        marks |= {
             "com.docker.compose.project": project,
             "com.docker.compose.service": service,
             "com.docker.compose.container-number": str(number),
@@ -173,13 +184,16 @@ def container(
     return {
         "Id": digest,
         "Created": "2026-11-20T10:00:00.000000001Z",
-        "Path": "docker-entrypoint.sh",
-        "Args": ["server"],
+        "Path": command[0],
+        "Args": [*command[1:]],
         "State": state,
         "Image": image_id or f"sha256:{'a' * 64}",
         "Name": f"/{name}",
         "RestartCount": restarts,
-        "HostConfig": {"RestartPolicy": {"Name": "unless-stopped", "MaximumRetryCount": 0}},
+        "HostConfig": {
+            "RestartPolicy": {"Name": "unless-stopped", "MaximumRetryCount": 0},
+            "Links": [*links] or None,
+        },
         "Mounts": [
             {
                 "Type": "volume",
@@ -195,12 +209,21 @@ def container(
         "Config": {
             "Image": image,
             "Env": [f"{key}={value}" for key, value in (environment or {}).items()],
-            "Cmd": ["server"],
-            "Labels": labels,
+            "Cmd": [*command[1:]],
+            "Labels": marks,
         },
         "NetworkSettings": {
-            "Ports": {"8443/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8443"}], "9000/tcp": None},
-            "Networks": {f"{project}_internal": {"Aliases": [service], "IPAddress": "172.20.0.2"}},
+            "Ports": {
+                **{
+                    inside: [{"HostIp": "0.0.0.0", "HostPort": port}]
+                    for inside, port in (published or {"8443/tcp": "8443"}).items()
+                },
+                "9000/tcp": None,
+            },
+            "Networks": {
+                network: {"Aliases": [*names], "IPAddress": f"172.20.0.{int(digest[:2], 16)}"}
+                for network, names in (networks or {f"{project}_internal": [service]}).items()
+            },
         },
     }
 

@@ -1,11 +1,10 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Load on a source while it is dumped, and the truth about it."""
+"""Load on a source while it is dumped."""
 
 from __future__ import annotations
 
 import abc
-import bisect
 import collections
 import contextlib
 import io
@@ -20,13 +19,10 @@ from dataclasses import dataclass, field
 import psycopg2
 from psycopg2.extensions import connection
 
-from support import compare
-from support.servers import PgServer
-
 Connect = Callable[[], connection]
 Values = Sequence[t.Any] | None
 
-_PATIENCE = 30.0
+PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -168,7 +164,7 @@ class _Load(abc.ABC):
         for thread in self._threads:
             thread.start()
 
-    def stop(self, *, timeout: float = _PATIENCE) -> Measure:
+    def stop(self, *, timeout: float = PATIENCE) -> Measure:
         """Stop; a statement that waits longer than the timeout is cancelled. Returns what was done."""
         self._stopping.set()
         self._resumed.set()
@@ -177,7 +173,7 @@ class _Load(abc.ABC):
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 session.cancel()
-                thread.join(_PATIENCE)
+                thread.join(PATIENCE)
             if thread.is_alive():
                 raise RuntimeError("a thread of the load does not end")
         return self.measure
@@ -195,7 +191,7 @@ class _Load(abc.ABC):
                 if time.monotonic() > deadline:
                     for session in self._sessions:
                         session.cancel()
-                if time.monotonic() > deadline + _PATIENCE:
+                if time.monotonic() > deadline + PATIENCE:
                     raise RuntimeError("the load does not pause")
                 time.sleep(0.005)
             yield
@@ -210,7 +206,7 @@ class _Load(abc.ABC):
             total.add(measure.snapshot())
         return total
 
-    def wait_for(self, operations: int, *, timeout: float = _PATIENCE) -> None:
+    def wait_for(self, operations: int, *, timeout: float = PATIENCE) -> None:
         """Wait until so many more operations are done: the load is really running."""
         goal = self.measure.total + operations
         deadline = time.monotonic() + timeout
@@ -478,232 +474,6 @@ class DdlLoop(_Load):
         session.run("drop", f"DROP FUNCTION ddl.function_{number}")
         session.run("drop", f"DROP SEQUENCE ddl.sequence_{number}")
         session.run("drop", f"DROP TABLE ddl.made_{number}")
-
-
-@dataclass(frozen=True)
-class Try:
-    """One attempt to write one row, connecting included; times are time.monotonic()."""
-
-    number: int
-    started: float
-    ended: float
-    error: str | None
-
-    @property
-    def acked(self) -> bool:
-        """Whether the server said that the row is committed."""
-        return self.error is None
-
-
-@dataclass(frozen=True)
-class Outage:
-    """From the first write that failed to the end of the first that succeeded after it (None: not yet)."""
-
-    first_refused: float
-    first_success: float | None
-    refused: int
-    errors: tuple[str, ...]
-
-    @property
-    def seconds(self) -> float:
-        """How long it lasted."""
-        return (time.monotonic() if self.first_success is None else self.first_success) - self.first_refused
-
-
-class AckedWriter:
-    """A client that writes numbered rows one by one, reconnects for ever, and knows which ones were acknowledged.
-
-    A write that failed may still have been committed (the answer was lost); its number is not used again.
-    """
-
-    TABLE = "public.acknowledged"
-
-    def __init__(self, connect: Connect, *, pause: float = 0.001, retry: float = 0.01) -> None:
-        self._connect = connect
-        self._pause = pause
-        self._retry = retry
-        self._tries: list[Try] = []
-        self._stopping = threading.Event()
-        self._conn: connection | None = None
-        self._thread = threading.Thread(target=self._loop, daemon=True)
-
-    @classmethod
-    def prepare(cls, connect: Connect) -> None:
-        """Make the table."""
-        with contextlib.closing(connect()) as conn, conn as _transaction, conn.cursor() as cur:
-            cur.execute(
-                f"CREATE TABLE {cls.TABLE} (n bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())"
-            )
-
-    def __enter__(self) -> t.Self:
-        self.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Start writing."""
-        self._thread.start()
-
-    def stop(self, *, timeout: float = _PATIENCE) -> None:
-        """Stop writing; a write that hangs longer than the timeout is cancelled."""
-        self._stopping.set()
-        self._thread.join(timeout)
-        conn = self._conn
-        if self._thread.is_alive() and conn is not None:
-            with contextlib.suppress(psycopg2.Error):
-                conn.cancel()
-            self._thread.join(_PATIENCE)
-        if self._thread.is_alive():
-            raise RuntimeError("the writer does not end")
-
-    @property
-    def tries(self) -> list[Try]:
-        """Every attempt so far, in order."""
-        return list(self._tries)
-
-    def acked(self) -> list[int]:
-        """Return the numbers of the acknowledged rows."""
-        return [attempt.number for attempt in self.tries if attempt.acked]
-
-    def outages(self) -> list[Outage]:
-        """Return the times in which writes failed."""
-        found = []
-        for acked, group in itertools.groupby(self.tries, key=lambda attempt: attempt.acked):
-            attempts = list(group)
-            if acked:
-                continue
-            position = attempts[-1].number + 1
-            after = next((attempt for attempt in self.tries[position:] if attempt.acked), None)
-            errors = tuple(dict.fromkeys(attempt.error or "" for attempt in attempts))
-            found.append(Outage(attempts[0].started, after.ended if after else None, len(attempts), errors))
-        return found
-
-    def longest_gap(self) -> float:
-        """Return the longest time between two acknowledgements that followed each other; waiting shows here too."""
-        ends = [attempt.ended for attempt in self.tries if attempt.acked]
-        return max((after - before for before, after in itertools.pairwise(ends)), default=0.0)
-
-    def acked_between(self, start: float, end: float) -> list[int]:
-        """Return the rows acknowledged in an interval of time.monotonic()."""
-        tries = [attempt for attempt in self.tries if attempt.acked]
-        ends = [attempt.ended for attempt in tries]
-        return [attempt.number for attempt in tries[bisect.bisect_left(ends, start) : bisect.bisect_right(ends, end)]]
-
-    def wait_for(self, acked: int, *, timeout: float = _PATIENCE) -> None:
-        """Wait until so many more rows are acknowledged."""
-        goal = len(self.acked()) + acked
-        deadline = time.monotonic() + timeout
-        while len(self.acked()) < goal:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not {acked} more rows in {timeout} s; last: {self.tries[-1:]}")
-            time.sleep(0.01)
-
-    def missing(self, *connections: connection) -> list[int]:
-        """Return the acknowledged rows that are in none of the databases: after a swap, the old and the new one."""
-        there: set[int] = set()
-        for conn in connections:
-            with conn.cursor() as cur:
-                cur.execute(f"SELECT n FROM {self.TABLE}")
-                there |= {n for (n,) in cur.fetchall()}
-        return sorted(set(self.acked()) - there)
-
-    def _loop(self) -> None:
-        for number in itertools.count():
-            if self._stopping.is_set():
-                break
-            started = time.monotonic()
-            error = None
-            try:
-                self._write(number)
-            except psycopg2.Error as exc:
-                error = f"{type(exc).__name__}: {exc}".strip()
-                if self._conn is not None and not self._conn.closed:
-                    self._conn.close()
-            self._tries.append(Try(number, started, time.monotonic(), error))
-            self._stopping.wait(self._retry if error else self._pause)
-        if self._conn is not None:
-            self._conn.close()
-
-    def _write(self, number: int) -> None:
-        if self._conn is None or self._conn.closed:
-            self._conn = self._connect()
-            self._conn.autocommit = True
-        with self._conn.cursor() as cur:
-            cur.execute(f"INSERT INTO {self.TABLE} (n) VALUES (%s)", (number,))
-
-
-class SourceTruth:
-    """What a moving source held at the moment of an exported snapshot, by the tests' own reading.
-
-    The snapshot's holder must still be there, and must have locked the tables before it took the snapshot: otherwise a
-    TRUNCATE in between makes this reading empty too. That is why DdlLoop's tables are never empty.
-    """
-
-    PARTS: tuple[compare.Part, ...] = ("tables", "large_objects")
-
-    def __init__(self, server: PgServer, dbname: str | None = None) -> None:
-        self._server = server
-        self._dbname = dbname or server.database
-
-    def content_at(
-        self, snapshot_id: str, parts: Sequence[compare.Part] = PARTS, *, lock_timeout: str = "10s"
-    ) -> compare.State:
-        """Read tables and large objects inside the snapshot. Sequences are left out: they know no snapshots.
-
-        DDL that queues behind the snapshot's holder stops this reader too, until the lock_timeout; see paused().
-        """
-        with contextlib.closing(self._server.connect(self._dbname, options=compare.CALM)) as conn:
-            conn.autocommit = True
-            with conn.cursor() as cur:
-                cur.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                cur.execute("SET TRANSACTION SNAPSHOT %s", (snapshot_id,))
-                cur.execute("SELECT set_config('lock_timeout', %s, true)", (lock_timeout,))
-                state = compare.snapshot_of(conn, parts)
-                cur.execute("ROLLBACK")
-        return state
-
-    def exported(self) -> list[str]:
-        """Return the snapshots that are exported at this moment, from the server's data directory."""
-        folder = self._server.data / "pg_snapshots"
-        return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".tmp"))
-
-    def wait_exported(self, *, timeout: float = _PATIENCE) -> str:
-        """Wait until somebody exports a snapshot, and return its name."""
-        deadline = time.monotonic() + timeout
-        while not (found := self.exported()):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no exported snapshot within {timeout} s")
-            time.sleep(0.002)
-        return found[0]
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[str]:
-        """Hold a snapshot of our own, taken the right way round: locks first."""
-        with (
-            contextlib.closing(self._server.connect(self._dbname, options=compare.CALM, autocommit=True)) as conn,
-            conn.cursor() as cur,
-        ):
-            cur.execute(
-                "SELECT string_agg(format('%I.%I', nspname, relname), ', ') FROM pg_class AS c"
-                " JOIN pg_namespace AS n ON n.oid = relnamespace WHERE relkind IN ('r', 'p')"
-                " AND nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_t'"
-            )
-            (names,) = cur.fetchone() or (None,)
-            cur.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            if names:
-                cur.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE")
-            cur.execute("SELECT pg_export_snapshot()")
-            (snapshot_id,) = cur.fetchone() or ("",)
-            yield snapshot_id
-            cur.execute("ROLLBACK")
-
-
-def content_at(server: PgServer, dbname: str, snapshot_id: str) -> compare.State:
-    """Return the tables of a database as they are in an exported snapshot."""
-    content: compare.State = SourceTruth(server, dbname).content_at(snapshot_id, ("tables",))["tables"]
-    return content
 
 
 def _failed_checks(conn: connection, checks: dict[str, str]) -> list[str]:

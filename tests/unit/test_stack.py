@@ -17,7 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _compose, _stack
+from ansible_collections.mazevault.backup.plugins.module_utils import (
+    _compose,
+    _differences,
+    _discovery,
+    _env_file,
+    _stack,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from support.fake_docker import Said, container
@@ -28,7 +34,7 @@ IMAGES = "ghcr.io/axiemirror/mazevault-"
 
 
 def choose(said: t.Sequence[Said], project: str = "", **services: str) -> _stack.Stack:
-    return _stack.choose(map(_stack.container_of, said), project=project, services=services)
+    return _discovery.choose(map(_stack.container_of, said), project=project, services=services)
 
 
 def shown(stack: _stack.Stack) -> str:
@@ -79,7 +85,9 @@ def by_hand() -> list[Said]:
     """Started without any compose program."""
     return [
         container("x", "postgres:15", name="client-postgres", version=0),
-        container("x", "registry.local/api:4", name="client-backend", version=0, environment={"MAZEVAULT_X": "1"}),
+        container(
+            "x", "registry.local/api:4", name="client-backend", version=0, environment={"MAZEVAULT_MASTER_KEY": "1"}
+        ),
         container("x", "postgres:15", name="postgres", version=0),
     ]
 
@@ -134,7 +142,8 @@ def test_what_a_real_engine_says() -> None:
     assert postgres["restart_policy"] == "unless-stopped" and "POSTGRES_PASSWORD" in postgres["environment_names"]
     backend = stack.of("backend")[0].public()
     assert {"container": "8443/tcp", "host_ip": "0.0.0.0", "host": "8443"} in backend["ports"]
-    assert _stack.database_of(stack.of("postgres")[0]) == ("mazevault", "mazevault")
+    assert _stack.database_of(stack) == ("mazevault", "mazevault", "DATABASE_URL")
+    assert stack.why == "image mazevault-lab/mazevault-backend"
     assert _stack.problems(stack) == []
     assert "canary" in json.dumps(REAL) and "canary" not in shown(stack) + repr(stack)
 
@@ -152,10 +161,10 @@ def test_nothing_that_looks_like_it() -> None:
 
 def test_two_that_look_like_it() -> None:
     both = [*shipped(folder="/opt/a"), *shipped(project="mazevault-test", folder="/opt/b")]
-    with pytest.raises(BackupError, match="2 compose projects look like MazeVault") as caught:
+    with pytest.raises(BackupError, match="2 installations look like MazeVault") as caught:
         choose(both)
     assert "mazevault (/opt/a: " in caught.value.msg and "mazevault-test (/opt/b: " in caught.value.msg
-    assert "mazevault_project" in caught.value.hint
+    assert "set mazevault_project to mazevault or mazevault-test" in caught.value.hint
     assert choose(both, "mazevault-test").folder == "/opt/b"
     with pytest.raises(_stack.NotFound, match="project: other") as missing:
         choose(both, "other")
@@ -171,7 +180,7 @@ def test_two_for_one_role() -> None:
     left_over = container("postgres", "postgres:14", name="0123_mazevault-postgres-1", status="exited", number=2)
     with pytest.raises(BackupError, match="services: postgres: 2 containers could be it: ") as caught:
         choose([*shipped(), left_over])
-    assert "0123_mazevault-postgres-1 (exited)" in caught.value.msg
+    assert "0123_mazevault-postgres-1 (exited, postgres:14)" in caught.value.msg
     assert "mazevault_services.postgres" in caught.value.hint
     chosen = choose([*shipped(), left_over], postgres="mazevault-postgres-1").postgres
     assert chosen and chosen.name == "mazevault-postgres-1"
@@ -255,7 +264,7 @@ def test_problems_are_said() -> None:
         container("docs", f"{IMAGES}docs:1", status="paused"),
         container("init-certs", f"{IMAGES}init-certs:1", status="exited", exit_code=2),
     ]
-    assert _stack.problems(choose(said)) == [
+    assert _stack.problems(choose(said, "mazevault")) == [
         "no container for backend",
         "postgres (mazevault-postgres-1) is unhealthy",
         "redis (mazevault-redis-1) starts again and again (14 times, last exit status 1)",
@@ -263,21 +272,24 @@ def test_problems_are_said() -> None:
         "docs (mazevault-docs-1) is paused",
         "init_certs (mazevault-init-certs-1) failed with status 2",
         "postgres (mazevault-postgres-1) keeps its data in no named volume: removing the container loses it",
+        "nothing tells which database is MazeVault's: set mazevault_database unless it is mazevault",
     ]
 
 
 @pytest.mark.parametrize(
     ("environment", "names"),
     [
-        ({"POSTGRES_USER": "u", "POSTGRES_DB": "d"}, ("u", "d")),
-        ({"POSTGRES_USER": "u"}, ("u", "u")),
-        ({}, ("postgres", "postgres")),
-        ({"POSTGRES_USER_FILE": "/run/secrets/u", "POSTGRES_DB": "d"}, ("", "d")),
-        ({"POSTGRES_USER": "u", "POSTGRES_DB_FILE": "/run/secrets/d"}, ("u", "")),
+        ({"POSTGRES_USER": "u", "POSTGRES_DB": "d"}, ("u", "d", "POSTGRES_DB")),
+        ({"POSTGRES_USER": "u"}, ("u", "u", "POSTGRES_USER")),
+        # Every server has a database postgres; that the image made no other doesn't tell that somebody uses it.
+        ({}, ("postgres", "", "")),
+        ({"POSTGRES_USER_FILE": "/run/secrets/u", "POSTGRES_DB": "d"}, ("", "d", "POSTGRES_DB")),
+        ({"POSTGRES_USER": "u", "POSTGRES_DB_FILE": "/run/secrets/d"}, ("u", "", "")),
     ],
 )
-def test_the_database_as_its_image_makes_it(environment: dict[str, str], names: tuple[str, str]) -> None:
-    assert _stack.database_of(_stack.container_of(container("p", "postgres", environment=environment))) == names
+def test_the_database_as_its_image_makes_it(environment: dict[str, str], names: tuple[str, str, str]) -> None:
+    stack = choose([container("postgres", "postgres", environment=environment)], "mazevault")
+    assert _stack.database_of(stack) == names
 
 
 states = st.sampled_from(["running", "paused", "restarting", "exited", "created", "dead"])
@@ -319,14 +331,16 @@ def test_a_real_config_agrees_with_its_containers() -> None:
     stack = choose(REAL)
     asked = _compose.wanted_of_json((DATA / "compose-2.26-config.json").read_text(encoding="utf-8"))
     assert asked and set(asked) == {found.service for found in stack.containers}
-    assert _stack.differences(stack, asked, {}) == []
+    assert _differences.differences(stack, asked, {}) == []
     plain = _compose.wanted_of_yaml((DATA / "compose-2.26-config.txt").read_text(encoding="utf-8"))
     assert plain and {name: said.image for name, said in plain.items()} == {
         name: said.image for name, said in asked.items()
     }
-    changed = {**asked["backend"].environment, "MAZEVAULT_MASTER_KEY": "another"}  # type: ignore[dict-item]
-    asked["backend"] = _stack.Wanted("mazevault-lab/mazevault-backend:1.0.18", changed)
-    said = _stack.differences(stack, asked, {})
+    environment = asked["backend"].environment
+    assert environment is not None
+    changed = {**environment, "MAZEVAULT_MASTER_KEY": "another"}
+    asked["backend"] = _differences.Wanted("mazevault-lab/mazevault-backend:1.0.18", changed)
+    said = _differences.differences(stack, asked, {})
     assert [(entry["what"], entry["names"]) for entry in said] == [
         ("image", []),
         ("environment", ["MAZEVAULT_MASTER_KEY"]),
@@ -341,8 +355,8 @@ def test_config_of_compose_1() -> None:
         "    image: \"registry.local:5000/backend:1\"\nversion: '3.8'\nvolumes:\n  image:\n    image: nor-this\n"
     )
     assert _compose.wanted_of_yaml(text) == {
-        "client-postgres": _stack.Wanted("postgres:15-alpine"),
-        "backend": _stack.Wanted("registry.local:5000/backend:1"),
+        "client-postgres": _differences.Wanted("postgres:15-alpine"),
+        "backend": _differences.Wanted("registry.local:5000/backend:1"),
     }
     assert _compose.wanted_of_yaml("no services\n") is None
     for text in (
@@ -375,7 +389,7 @@ def test_config_of_compose_1() -> None:
     ],
 )
 def test_lines_of_an_env_file(line: str, value: str | None) -> None:
-    assert _stack.env_file(f"\n{line}\n").get("A") == value
+    assert _env_file.settings_of(f"\n{line}\n").values.get("A") == value
 
 
 @pytest.mark.parametrize(
@@ -441,13 +455,13 @@ def test_no_value_in_any_result(database: list[str], backend: list[str], files: 
         one["State"]["Error"] = "canary-of-an-error"
         one["State"]["Health"] = {"Status": "healthy", "Log": [{"Output": "canary-of-a-check"}]}
     stack = choose(said)
-    wanted = {found.service: _stack.Wanted("other:1", files) for found in stack.containers}
-    differing = _stack.differences(stack, wanted, {})
+    wanted = {found.service: _differences.Wanted("other:1", files) for found in stack.containers}
+    differing = _differences.differences(stack, wanted, {})
     result = [
         [{**found.public(), "environment_names": []} for found in stack.containers],
         differing,
         _stack.problems(stack),
-        [_stack.said_of(entry) for entry in differing],
+        [_differences.said_of(entry) for entry in differing],
         repr(stack),
         repr(wanted),
     ]

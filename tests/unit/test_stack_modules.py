@@ -105,7 +105,10 @@ def test_info_tells_what_is_there(home: Path, tmp_path: Path) -> None:
         "image": "postgres:15-alpine",
         "user": "vault_owner",
         "database": "vault_data",
+        "said_by": "DATABASE_URL",
     }
+    assert found["database"]["host"] == "postgres" and found["ask"] == ""
+    assert found["why"] == f"image {IMAGES}backend"
     users = ["mazevault-backend-1", "mazevault-ocsp-1"]
     assert found["stop"] == [str(tmp_path / "bin/docker"), "stop", *users]
     assert found["start"] == [str(tmp_path / "bin/docker"), "start", *users]
@@ -136,6 +139,9 @@ def test_what_info_returns_is_documented(home: Path, tmp_path: Path) -> None:
 
 def test_nothing_here_is_an_error_only_where_it_is_required(home: Path, tmp_path: Path) -> None:
     fake = engine(tmp_path, [])
+    said = run(fake, INFO, home, ok=False, required=False).result["msg"]
+    assert "docker-compose.yml is there, but no container" in said and "mazevault_runtime: host" in said
+    (home / "docker-compose.yml").unlink()
     assert "no compose project that looks like MazeVault" in run(fake, INFO, home, ok=False).result["msg"]
     found = run(fake, INFO, home, required=False).result
     assert (found["found"], found["runtime"], found["start"]) == (False, "", []) and "looks like" in found["reason"]
@@ -303,6 +309,18 @@ def test_a_failing_compose_is_quoted_without_secrets(home: Path, tmp_path: Path)
         "docker compose: up ocsp frontend docs failed (exit status 1): invalid interpolation: *** ***"
         in done.result["msg"]
     )
+
+
+def test_a_line_that_compose_quotes_is_no_secret_less(home: Path, tmp_path: Path) -> None:
+    """Compose writes the line of `.env` that it doesn't understand into its message."""
+    whole = stack(home)
+    (home / ".env").write_text(f'MASTER_KEY={KEY}\nPOSTGRES_PASSWORD="{PASSWORD}-of-the-file\n', "utf-8")
+    fake = engine(tmp_path, whole[:3])
+    fake.state["compose"]["services"] = services(whole)
+    fake.state["compose"]["fails"] = f'failed to read .env: line 2: unterminated quoted value "{PASSWORD}-of-the-file\n'
+    fake.write()
+    done = run(fake, STACK, home, ok=False, state="started")
+    assert "line 2: unterminated quoted value ***" in done.result["msg"]
 
 
 def test_nothing_to_start_from(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from support import compare, damage, kill, load, odd, servers
+from support import acked, compare, damage, kill, load, odd, servers, truth
 
 MAJORS = (15, 18)
 DATABASE_ONLY = (r"^database / ",)
@@ -313,24 +313,24 @@ def test_a_source_under_load_and_its_truth(server: servers.PgServer, tmp_path: P
     connect = server.connector()
     load.Writers.prepare(connect)
     load.DdlLoop.prepare(connect)
-    truth = load.SourceTruth(server)
+    known = truth.SourceTruth(server)
     with load.Writers(connect) as writers, load.DdlLoop(connect) as ddl:
         writers.wait_for(300)
         ddl.wait_for(10)
-        assert truth.exported() == []
-        with ddl.paused(), truth.held() as snapshot:
-            assert truth.wait_exported() == snapshot
+        assert known.exported() == []
+        with ddl.paused(), known.held() as snapshot:
+            assert known.wait_exported() == snapshot
             writers.wait_for(50)
             server.run("pg_dump", "-Fc", "-Z1", f"--snapshot={snapshot}", "-f", tmp_path / "dump")
-            content = truth.content_at(snapshot)
-            assert load.content_at(server, "mazevault", snapshot) == content["tables"]
+            content = known.content_at(snapshot)
+            assert truth.content_at(server, "mazevault", snapshot) == content["tables"]
         writers.wait_for(300)
         ddl.wait_for(10)
     server.create_database_like("mazevault", "back")
     server.run("pg_restore", "--exit-on-error", "-d", "back", tmp_path / "dump")
     with contextlib.closing(server.connect("back")) as back, contextlib.closing(server.connect()) as source:
-        assert compare.difference(content, compare.snapshot_of(back, truth.PARTS)) == []
-        assert compare.difference(content, compare.snapshot_of(source, truth.PARTS)) != []
+        assert compare.difference(content, compare.snapshot_of(back, known.PARTS)) == []
+        assert compare.difference(content, compare.snapshot_of(source, known.PARTS)) != []
         for conn in (back, source):
             assert load.Writers.faults(conn) == []
             assert load.DdlLoop.faults(conn) == []
@@ -344,16 +344,16 @@ def test_a_source_under_load_and_its_truth(server: servers.PgServer, tmp_path: P
 
 def test_ddl_that_waits_for_a_snapshot_s_holder_is_measured_and_can_be_paused(server: servers.PgServer) -> None:
     load.DdlLoop.prepare(server.connector())
-    truth = load.SourceTruth(server)
+    known = truth.SourceTruth(server)
     with load.DdlLoop(server.connector()) as ddl:
         ddl.wait_for(5)
-        with truth.held() as snapshot:
+        with known.held() as snapshot:
             time.sleep(0.4)
             assert ddl.measure.longest_wait > 0.3, "the statement that still waits counts"
             with pytest.raises(psycopg2.errors.LockNotAvailable):
-                truth.content_at(snapshot, lock_timeout="100ms")
+                known.content_at(snapshot, lock_timeout="100ms")
             with ddl.paused(timeout=0.1):
-                assert len(truth.content_at(snapshot)["tables"]) == 4
+                assert len(known.content_at(snapshot)["tables"]) == 4
         ddl.wait_for(5)
     assert ["cancel" in failure.message for failure in ddl.measure.failures] == [True]
     with contextlib.closing(server.connect()) as conn:
@@ -386,8 +386,8 @@ def test_many_rounds_of_widening_do_not_reach_the_limit_of_columns(server: serve
 
 
 def test_acknowledged_writes_over_an_outage(server: servers.PgServer) -> None:
-    load.AckedWriter.prepare(server.connector())
-    with load.AckedWriter(server.connector()) as writer:
+    acked.AckedWriter.prepare(server.connector())
+    with acked.AckedWriter(server.connector()) as writer:
         writer.wait_for(50)
         server.kill9()
         time.sleep(0.2)
