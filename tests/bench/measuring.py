@@ -62,6 +62,25 @@ class Cost:
         )
 
 
+class Processes:
+    """Who started whom, looked up once for each process, so that looking again and again costs little."""
+
+    def __init__(self) -> None:
+        self._parents: dict[int, int] = {}
+
+    def descendants(self, pid: int) -> list[int]:
+        """Of one process, those that live now."""
+        living = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        self._parents = {one: self._parents.get(one) or _parent(one) for one in living}
+        children: dict[int, list[int]] = {}
+        for one, parent in self._parents.items():
+            children.setdefault(parent, []).append(one)
+        found = [pid]
+        for one in found:
+            found += children.get(one, [])
+        return found[1:]
+
+
 class Load(t.Protocol):
     """What works for a command outside of its own processes."""
 
@@ -108,8 +127,8 @@ class ControlGroup:
             return int(_text(self.folders["memory"] / "memory.max_usage_in_bytes") or 0) >> 10
         return int(_text(self.folders[""] / "memory.peak") or 0) >> 10
 
-    def written(self) -> int:
-        return sum(_written(pid) for pid in (self.shim, *_descendants(self.shim)))
+    def written(self, processes: Processes) -> int:
+        return sum(_written(pid) for pid in (self.shim, *processes.descendants(self.shim)))
 
 
 @dataclass
@@ -118,6 +137,7 @@ class _Sampler:
 
     pid: int
     load: Load
+    processes: Processes = field(default_factory=Processes)
     largest_kib: int = 0
     sum_kib: int = 0
     others_kib: int = 0
@@ -141,11 +161,11 @@ class _Sampler:
             for name, group in self.load.sidecars(self.pid).items():
                 self.cpu[name] = max(self.cpu.get(name, 0.0), group.cpu())
                 self.peak_kib[name] = max(self.peak_kib.get(name, 0), group.peak_kib())
-                self.written[name] = max(self.written.get(name, 0), group.written())
+                self.written[name] = max(self.written.get(name, 0), group.written(self.processes))
 
     def _look_at_processes(self) -> None:
         own = others = 0
-        for pid in (self.pid, *_descendants(self.pid)):
+        for pid in (self.pid, *self.processes.descendants(self.pid)):
             words = _text(Path(f"/proc/{pid}/status")).split()
             if "VmRSS:" not in words:
                 continue
@@ -215,22 +235,10 @@ def last_json(output: str) -> dict[str, t.Any]:
 def cpu_of_tree(pid: int) -> float:
     """Processor seconds of a process, its living descendants, and those that it has waited for."""
     ticks = 0
-    for one in (pid, *_descendants(pid)):
+    for one in (pid, *Processes().descendants(pid)):
         words = _text(Path(f"/proc/{one}/stat")).rpartition(")")[2].split()
         ticks += sum(int(word) for word in words[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _descendants(pid: int) -> list[int]:
-    """Those with a higher number, so that a look costs little; numbers start over once in a long while."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) > pid:
-            children.setdefault(_parent(int(name)), []).append(int(name))
-    found = [pid]
-    for one in found:
-        found += children.get(one, [])
-    return found[1:]
 
 
 def _parent(pid: int) -> int:
