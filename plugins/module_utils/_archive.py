@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
 from ansible_collections.mazevault.backup.plugins.module_utils._files import CHUNK
+from ansible_collections.mazevault.backup.plugins.module_utils._pipes import chunks, widen, write_all
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, failure
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._stream import CommandGuard, RowCounter
@@ -153,18 +154,19 @@ def for_pg_restore(archive: Archive, runtime: Runtime) -> t.Iterator[tuple[list[
 class _Feeder:
     """Copies an unwrapped stream into a program's stdin, hashing what goes by."""
 
-    def __init__(self, child: Child, source: t.IO[bytes]) -> None:
+    def __init__(self, child: Child, pieces: t.Iterator[memoryview]) -> None:
         self.error: Exception | None = None
         self.sha256 = hashlib.sha256()
-        self._child, self._source = child, source
+        self._child, self._pieces = child, pieces
         self._thread = threading.Thread(target=self._copy, daemon=True)
         self._thread.start()
 
     def _copy(self) -> None:
         try:
-            while chunk := self._source.read(CHUNK):
+            widen(self._child.stdin)
+            for chunk in self._pieces:
                 self.sha256.update(chunk)
-                self._child.stdin.write(chunk)
+                write_all(self._child.stdin.fileno(), chunk)
         except BrokenPipeError:
             pass  # the program has ended; its exit status says why
         except (OSError, EOFError, zlib.error) as exc:
@@ -177,18 +179,28 @@ class _Feeder:
         self._thread.join()
 
 
-def _output(child: Child, archive: Archive) -> t.Iterator[bytes]:
+def _pieces(archive: Archive, source: t.IO[bytes]) -> t.Iterator[memoryview]:
+    """Of an unwrapped stream from its beginning; zstd's is a pipe."""
+    if archive.wrapper == "gzip":
+        while chunk := source.read(CHUNK):
+            yield memoryview(chunk)
+    else:
+        yield from chunks(source)
+
+
+def _output(child: Child, archive: Archive) -> t.Iterator[memoryview]:
     """What a program writes. Over a damaged end of a compressed stream pg_restore loops for ever; that is seen here.
 
     Raises:
         Damaged: the program neither read nor wrote anything for long.
     """
     last = -1
+    pieces = chunks(child.stdout)
     while True:
         ready, _writable, _broken = select.select([child.stdout], [], [], STALLED_AFTER)
         if ready:
-            chunk = os.read(child.stdout.fileno(), CHUNK)
-            if not chunk:
+            chunk = next(pieces, None)
+            if chunk is None:
                 return
             yield chunk
             continue
@@ -199,7 +211,7 @@ def _output(child: Child, archive: Archive) -> t.Iterator[bytes]:
 
 
 def pg_restore_stream(
-    archive: Archive, runtime: Runtime, major: int, arguments: t.Sequence[str], consume: t.Callable[[bytes], None]
+    archive: Archive, runtime: Runtime, major: int, arguments: t.Sequence[str], consume: t.Callable[[memoryview], None]
 ) -> str:
     """Run pg_restore over the archive and hand its output to `consume` in pieces.
 
@@ -213,7 +225,7 @@ def pg_restore_stream(
         child = runtime.processes.start([program, *arguments, *names], stdin=None if stream is None else -1, stdout=-1)
         feeder = None
         try:
-            feeder = _Feeder(child, stream) if stream is not None else None
+            feeder = _Feeder(child, _pieces(archive, stream)) if stream is not None else None
             for chunk in _output(child, archive):
                 consume(chunk)
             done = child.wait()
@@ -240,7 +252,7 @@ def read_toc(archive: Archive, runtime: Runtime, major: int) -> tuple[list[TocEn
             child = runtime.processes.start([program, "--list"], stdin=-1, stdout=-1)
             feeder = None
             try:
-                feeder = _Feeder(child, stream)
+                feeder = _Feeder(child, _pieces(archive, stream))
                 while chunk := os.read(child.stdout.fileno(), CHUNK):
                     pieces.append(chunk)
                 done = child.wait()

@@ -31,7 +31,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     write_file,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._pipeline import Pipeline
-from ansible_collections.mazevault.backup.plugins.module_utils._process import failure
+from ansible_collections.mazevault.backup.plugins.module_utils._process import PIPE, failure
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._reader import Reader
 from ansible_collections.mazevault.backup.plugins.module_utils._roles import roles_sql
@@ -193,7 +193,7 @@ class Dumper:
             self._progress.step("dump: compress")
             self._compress_folder(os.path.join(folder, plan.file_name), plan.jobs)
         self._progress.step("dump: read back what was written")
-        artefacts = self._artefacts(folder, plan, facts.pop("written_sha256"), dump_seconds)
+        artefacts = self._artefacts(folder, plan, facts.pop("sums"), dump_seconds)
         return self._result(source, snapshot, facts, artefacts, attempt)
 
     def _under_snapshot(
@@ -221,7 +221,7 @@ class Dumper:
                 if reader.error is not None:
                     break
             self._judge(pipeline, reader, source)
-            facts["written_sha256"] = pipeline.sha256()
+            facts["sums"] = pipeline.sums()
         except BaseException:
             # At once: others wait for these sessions' locks, and a program may take its time to end.
             with contextlib.suppress(BackupError):
@@ -301,17 +301,17 @@ class Dumper:
             return Pipeline(
                 [processes.start([*common, "--format=directory", f"--jobs={plan.jobs}", f"--file={target}"], env=env)]
             )
-        first = processes.start([*common, "--format=custom"], env=env, stdout=-1)
+        first = processes.start([*common, "--format=custom"], env=env, stdout=PIPE)
         if plan.compression != "zstd":
-            return Pipeline([first], first.stdout, target)
+            return Pipeline([first], target)
         # The frame checksum (XXH64) is on by default; --check says that it is wanted.
-        second = processes.start(
-            [self._runtime.program("zstd"), "-q", "--check", "-1", f"-T{plan.jobs}", "-c"],
-            stdin=first.stdout,
-            stdout=-1,
-        )
-        first.stdout.close()
-        return Pipeline([first, second], second.stdout, target)
+        argv = [self._runtime.program("zstd"), "-q", "--check", "-1", f"-T{plan.jobs}", "-c"]
+        try:
+            second = processes.start(argv, stdin=PIPE, stdout=PIPE)
+        except BaseException:
+            first.stop()
+            raise
+        return Pipeline([first, second], target)
 
     def _compress_folder(self, folder: str, jobs: int) -> None:
         names = sorted(name for name in os.listdir(folder) if name != "toc.dat")
@@ -337,22 +337,25 @@ class Dumper:
             os.makedirs(os.path.join(folder, "server"), mode=0o700, exist_ok=True)
             write_file(os.path.join(folder, "server", name), text)
 
-    def _artefacts(self, folder: str, plan: Plan, written_sha256: str, seconds: float) -> list[dict[str, t.Any]]:
+    def _artefacts(self, folder: str, plan: Plan, sums: tuple[str, str], seconds: float) -> list[dict[str, t.Any]]:
         artefacts = []
         for relative in tree_files(folder):
             path = os.path.join(folder, relative)
             os.chmod(path, 0o600)
             is_dump = relative == plan.file_name or relative.startswith(f"{plan.file_name}/")
-            # In one piece, the sum is of the bytes as they were written, so that reading them back proves the disk.
-            sha = written_sha256 if is_dump and written_sha256 else sha256_file(path)
-            wrapped = relative.endswith((".zst", ".gz"))
+            # In one piece, the sums are of the bytes as they went by, so that reading them back proves disk and zstd.
+            if is_dump and sums[0]:
+                sha, plaintext = sums
+            else:
+                sha = sha256_file(path)
+                plaintext = plaintext_sha256(path, self._runtime) if relative.endswith((".zst", ".gz")) else sha
             artefacts.append(
                 {
                     "component": "postgres",
                     "path": f"postgres/{relative}",
                     "bytes": os.path.getsize(path),
                     "sha256": sha,
-                    "sha256_plaintext": plaintext_sha256(path, self._runtime) if wrapped else sha,
+                    "sha256_plaintext": plaintext,
                     "format": f"pg_dump {plan.format}" if is_dump else "sql" if relative.endswith(".sql") else "text",
                     "compression": plan.compression if is_dump else "none",
                     "encryption": "none",

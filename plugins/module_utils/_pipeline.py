@@ -13,32 +13,61 @@ import time
 import typing as t
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
-from ansible_collections.mazevault.backup.plugins.module_utils._files import CHUNK
+from ansible_collections.mazevault.backup.plugins.module_utils._pipes import chunks, widen, write_all
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, Result
+
+# SIGPIPE and SIGTERM; in a container they are told as a shell does.
+_CONSEQUENCES = (-13, -15, 128 + 13, 128 + 15)
 
 
 class Pipeline:
-    """pg_dump, or pg_dump and zstd; what comes out last goes to a file and through SHA-256."""
+    """pg_dump, or pg_dump and zstd; what comes out last goes to a file and through SHA-256.
 
-    def __init__(self, children: list[Child], output: t.IO[bytes] | None = None, target: str = "") -> None:
+    What goes from pg_dump to zstd goes through SHA-256 too: unpacking has to give just this again.
+    """
+
+    def __init__(self, children: list[Child], target: str = "") -> None:
+        """Move bytes until the last program ends; without a `target` the only one writes its files itself."""
         self._children = children
-        self._digest = hashlib.sha256()
+        self._written, self._plaintext = hashlib.sha256(), hashlib.sha256()
         self.error: BackupError | None = None
         self._target = target
-        self._thread: threading.Thread | None = None
-        if output is not None:
-            self._thread = threading.Thread(target=self._save, args=(output,), daemon=True)
-            self._thread.start()
+        self._threads: list[threading.Thread] = []
+        if target:
+            *before, last = children
+            self._threads = [
+                *(
+                    threading.Thread(target=self._hand_on, args=(first.stdout, last.stdin), daemon=True)
+                    for first in before
+                ),
+                threading.Thread(target=self._save, args=(last.stdout,), daemon=True),
+            ]
+        for thread in self._threads:
+            thread.start()
+
+    def _hand_on(self, source: t.IO[bytes], sink: t.IO[bytes]) -> None:
+        """From the first program to the second. Both ends are closed after it: the first may not write for nobody."""
+        try:
+            widen(sink)
+            for chunk in chunks(source):
+                self._plaintext.update(chunk)
+                write_all(sink.fileno(), chunk)
+        except BrokenPipeError:
+            pass  # the second has ended; its exit status says why
+        except OSError as exc:
+            self.error = BackupError(f"{self._target}: between pg_dump and zstd: {exc.strerror}")
+        finally:
+            for stream in (source, sink):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.close()
 
     def _save(self, output: t.IO[bytes]) -> None:
         try:
             fd = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with os.fdopen(fd, "wb", buffering=0) as out:
-                while chunk := os.read(output.fileno(), CHUNK):
-                    self._digest.update(chunk)
-                    view = memoryview(chunk)
-                    while view:
-                        view = view[out.write(view) :]
+                for chunk in chunks(output):
+                    self._written.update(chunk)
+                    write_all(out.fileno(), chunk)
                 os.fsync(out.fileno())
         except OSError as exc:
             self.error = BackupError(f"{self._target}: {exc.strerror}", hint="Is the disk full or broken?")
@@ -50,8 +79,8 @@ class Pipeline:
         return [child.pid for child in self._children]
 
     def poll(self) -> bool:
-        return all(child.poll() is not None for child in self._children) and (
-            self._thread is None or not self._thread.is_alive()
+        return all(child.poll() is not None for child in self._children) and not any(
+            thread.is_alive() for thread in self._threads
         )
 
     def failed(self) -> bool:
@@ -66,16 +95,19 @@ class Pipeline:
                     child.stop()
         done = [child.wait() for child in self._children]
         # SIGPIPE or SIGTERM in the first is the consequence, not the cause.
-        return sorted(done, key=lambda result: result.rc in (-13, -15))
+        return sorted(done, key=lambda result: result.rc in _CONSEQUENCES)
 
-    def sha256(self) -> str:
-        if self._thread is None:
-            return ""
-        self._thread.join()
-        return self._digest.hexdigest()
+    def sums(self) -> tuple[str, str]:
+        """SHA-256 of what was written, and of the same before it was compressed; empty for files of pg_dump's own."""
+        for thread in self._threads:
+            thread.join()
+        if not self._threads:
+            return "", ""
+        written = self._written.hexdigest()
+        return written, written if len(self._children) == 1 else self._plaintext.hexdigest()
 
     def stop(self) -> None:
         for child in self._children:
             child.stop()
-        if self._thread is not None:
-            self._thread.join(10)
+        for thread in self._threads:
+            thread.join(10)

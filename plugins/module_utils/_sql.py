@@ -226,6 +226,9 @@ class PsycopgSession:
         except psycopg2.OperationalError as exc:
             raise connection_error(server, str(exc)) from None
         self._connection.autocommit = True
+        # Whatever role and database prefer: values that are sent in binary form have the session's encoding.
+        if self._connection.get_parameter_status("server_encoding") == "UTF8":
+            self._connection.set_client_encoding("UTF8")
         self.pid: int = self._connection.get_backend_pid()
         self.version: int = self._connection.server_version
         greet(self)

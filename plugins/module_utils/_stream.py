@@ -26,7 +26,7 @@ class RowCounter:
         self._buffer = b"\n"
         self._table: tuple[str, str] | None = None
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         self._buffer += chunk
         while self._advance():
             pass

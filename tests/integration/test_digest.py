@@ -22,7 +22,7 @@ from support.flow import FULL
 from support.servers import PgServer, installations
 
 SALT = "00112233445566778899aabbccddeeff"
-METHODS = ("row", "column")
+METHODS = ("packed", "row", "column")
 # What the dump's public fingerprint is made of.
 CONTENT = ("tables", "large_objects", "materialized_views", "foreign_tables", "sequences")
 
