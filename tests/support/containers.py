@@ -289,7 +289,7 @@ class Watch:
     Attributes:
         seen: the collection's containers that shared this server's network or saw this flow's folders, by name.
         volumes: names of the volumes that any of them mounted.
-        accounts: (program, user ids) of every process that ran in them.
+        accounts: (program, user id) of every process that worked in them.
     """
 
     def __init__(self, flow: ContainerFlow) -> None:
@@ -325,7 +325,9 @@ class Watch:
                     with contextlib.suppress(OSError, StopIteration):
                         if os.readlink(f"/proc/{entry}/ns/pid") == inside:
                             name = Path(f"/proc/{entry}/comm").read_text(encoding="utf-8").strip()
-                            self.accounts.add((name, os.stat(f"/proc/{entry}").st_uid))
+                            # A program that only tells its version works with nothing.
+                            if b"--version" not in Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0"):
+                                self.accounts.add((name, os.stat(f"/proc/{entry}").st_uid))
 
 
 def sidecars(flow: ContainerFlow) -> list[Container]:

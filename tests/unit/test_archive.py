@@ -257,14 +257,14 @@ def test_rows_are_counted_whatever_the_pieces(dumps: Dumps, size: int) -> None:
     assert counted([data[start : start + size] for start in range(0, len(data), size)]) == ROWS
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cuts=st.lists(st.integers(0, 60000), max_size=30))
 def test_rows_are_counted_in_random_pieces(dumps: Dumps, cuts: list[int]) -> None:
     places = [0, *sorted(cut % len(dumps.data) for cut in cuts), len(dumps.data)]
     assert counted([dumps.data[a:b] for a, b in zip(places, places[1:])]) == ROWS
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(place=st.integers(0, 60000))
 def test_a_cut_never_counts_as_whole(dumps: Dumps, place: int) -> None:
     """Cut inside a block it is damage; cut between two, rows or tables are missing."""

@@ -108,7 +108,7 @@ def test_an_edit_of_the_last_line_changes_the_head(root: str) -> None:
     assert _ledger.head(root) != head
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1).map("x{}".format), st.text(), max_size=3)

@@ -63,7 +63,7 @@ file_names = st.text(
 trees = st.dictionaries(file_names, st.binary(max_size=20), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees, st.booleans())
 def test_sha256sum_agrees_whatever_files_are_called(tree: dict[str, bytes], deep: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:

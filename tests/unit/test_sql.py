@@ -80,14 +80,14 @@ def test_awkward_values(session: Session, text: str) -> None:
     says(session, text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=TEXT)
 @example("\\'; SELECT pg_sleep(10); --")
 def test_a_value_comes_back(session: Session, text: str) -> None:
     says(session, text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(name=NAMES)
 @example('"; DROP TABLE x; --')
 def test_a_name_comes_back(session: Session, name: str) -> None:
