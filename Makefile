@@ -26,7 +26,7 @@ test-local: checks ## what needs no hosts and no Docker
 	$(PYTEST) $(SIDE_BY_SIDE) tests/unit tests/standin/tests tests/integration
 
 # All tests of the lab are one process's, those of each other file too (tests/conftest.py).
-SIDE_BY_SIDE = --numprocesses=2 --dist=loadgroup
+SIDE_BY_SIDE = --numprocesses=3 --dist=loadscope --no-loadscope-reorder
 
 PYTEST = PATH="$(CURDIR)/.venv/test/bin:$$PATH" PYTHONPATH="$(TEST_PATH)" \
 	HYPOTHESIS_STORAGE_DIRECTORY="$(CURDIR)/.venv/cache/hypothesis" .venv/test/bin/python -m pytest

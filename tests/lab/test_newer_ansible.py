@@ -53,7 +53,7 @@ class Ansible:
         """The small proof: what a version of Ansible could break doesn't depend on the level."""
         variables = {**extra, "mazevault_backup_root": self.root}
         variables.setdefault("mazevault_verify_level", "checksum")
-        return ["-i", self.inventory, *words, "-e", json.dumps(variables)]
+        return ["-i", self.inventory, "--limit", NAME, *words, "-e", json.dumps(variables)]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_backup_restore_and_verify(one_site: Lab, ansible: Ansible) -> None:
     assert f"Published {ansible.root}/sets/{made}: " in backup.output
 
     one_site.sql(NAME, "DROP TABLE audit_logs CASCADE")
-    restored = ansible.play("restore_database", "--limit", NAME, mazevault_confirm=NAME)
+    restored = ansible.play("restore_database", mazevault_confirm=NAME)
     assert well(restored)
     assert one_site.sql(NAME, "SELECT count(*) > 0 FROM audit_logs") == "t"
     assert one_site.client(NAME).get("/secrets/1")[0] == 200
