@@ -25,6 +25,7 @@ from .measuring import ControlGroup, Cost, cpu_of_tree, last_json, measure
 
 FLOOR = "floor: pg_dump -Fc -Z0 >/dev/null"
 SPECIFICATION = "the specification's script"
+BARE_DUMP = "ours: pg_dump, without digests"
 DUMP = "ours: pg_dump alone"
 COMPLETE = {level: f"ours: complete, proof {level}" for level in ("toc", "checksum", "read", "restore")}
 BENCH_LABEL = "mazevault.bench"
@@ -200,6 +201,11 @@ def contenders(installation: Installation) -> dict[str, Contender]:
             raise SystemExit("the specification's script wrote nothing")
         return {SPECIFICATION: cost}
 
+    def bare(folder: Path) -> dict[str, Cost]:
+        params = {**installation.modules, "dest": str(folder / "dump")}
+        argv, stdin, env = command("pg_dump", params, [("no_digests", {})])
+        return {BARE_DUMP: measure(argv, installation, folder, env=env, stdin=stdin)[0]}
+
     cores = str(os.cpu_count() or 1)
     by_hand = {"by hand: -Fd -j, gzip 1": f"pg_dump -Fd -j{cores} -Z1 -f {{d}}/dump"}
     if installation.pg_dump_has_zstd:
@@ -209,6 +215,7 @@ def contenders(installation: Installation) -> dict[str, Contender]:
         FLOOR: floor,
         SPECIFICATION: script,
         **{name: beside(name, line) for name, line in by_hand.items()},
+        BARE_DUMP: bare,
         DUMP: lambda folder: ours(installation, folder),
     }
 

@@ -78,9 +78,11 @@ def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{COLLECTIONS}:{tests}", **(env or {})}
 
 
-def command(name: str, params: Mapping[str, t.Any]) -> tuple[list[str], bytes, dict[str, str]]:
+def command(
+    name: str, params: Mapping[str, t.Any], hooks: Sequence[Hook] = ()
+) -> tuple[list[str], bytes, dict[str, str]]:
     """Command line, stdin and environment of one module's process, for those who start it themselves."""
-    return [sys.executable, "-c", _CHILD], _input(name, params, False, False, None, ()), _environment(None)
+    return [sys.executable, "-c", _CHILD], _input(name, params, False, False, None, hooks), _environment(None)
 
 
 def _outcome(rc: int, stdout: bytes, stderr: bytes) -> Outcome:
