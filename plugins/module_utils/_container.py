@@ -10,6 +10,7 @@ import re
 import time
 from dataclasses import dataclass
 
+from ansible_collections.mazevault.backup.plugins.module_utils._carried import SidecarProcesses
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine, Missing
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._process import ProcessRunner
@@ -18,7 +19,6 @@ from ansible_collections.mazevault.backup.plugins.module_utils._psql import Psql
 from ansible_collections.mazevault.backup.plugins.module_utils._sidecar import (
     Limits,
     Sidecar,
-    SidecarProcesses,
     image_account,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server, Session

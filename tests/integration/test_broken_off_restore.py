@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from support import compare, kill, modules, standin_control
+from support import compare, kill, modules, standin_control, steps
 from support.acked import AckedWriter
 from support.flow import FULL, HOSTNAME, Flow
 from support.plays import Installation, content_of, databases, installed, server_state, tree_state
@@ -25,15 +25,6 @@ from support.servers import PgServer, installations
 
 SOME = installations() if FULL else installations()[:1]
 SEED = 20261123
-SWAP_STEPS = (
-    "swap: stop the application",
-    "swap: rename",
-    "swap: between the renames",
-    "swap: before the commit",
-    "swap: renamed",
-    "swap: start the application",
-    "swap: started",
-)
 IN_PLACE_STEPS = (
     "in place: stop the application",
     "in place: drop the database",
@@ -120,7 +111,7 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
 
 
-@pytest.mark.parametrize("step", sample(SWAP_STEPS, "swap: between the renames", "swap: renamed", more=1))
+@pytest.mark.parametrize("step", sample(steps.SWAP, "swap: between the renames", "swap: renamed", more=1))
 def test_everybody_killed_at_once_is_mended_by_the_next_run(step: str, installation: Installation, flow: Flow) -> None:
     """Worker, guardian and module, as when the machine goes down: the databases are whole; `recovered` starts all."""
     server = installation.server
@@ -138,7 +129,7 @@ def test_everybody_killed_at_once_is_mended_by_the_next_run(step: str, installat
             os.kill(pid, signal.SIGKILL)
         kill.wait_gone(victims)
     print(f"killed everybody at {step}")
-    swapped = step not in SWAP_STEPS[:4]
+    swapped = step not in steps.SWAP[:4]
     assert databases(server)["mazevault"] == before[next(name for name in before if "_restore_" in name)] or not swapped
     assert content_of(server) == (good if swapped else bad)
     # Until then nobody may begin something else, which would remove the journal.

@@ -18,23 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from support import compare, kill, modules, standin_control
+from support import compare, kill, modules, standin_control, steps
 from support.acked import AckedWriter
 from support.flow import FULL, HOSTNAME, Flow
 from support.plays import Installation, databases, installed
 from support.servers import PgServer, installations
 
 SIZES = ("100MB", "2GB") if FULL else ("60MB",)
-STEPS = (
-    "swap: stop the application",
-    "swap: rename",
-    "swap: between the renames",
-    "swap: before the commit",
-    "swap: renamed",
-    "swap: start the application",
-    "swap: started",
-)
-KILLED = STEPS if FULL else tuple(random.Random(20261123).sample(STEPS, 3))
+KILLED = steps.SWAP if FULL else tuple(random.Random(20261123).sample(steps.SWAP, 3))
 OUR_PART = 2.0
 PARTS: tuple[compare.Part, ...] = ("tables", "sequences", "large_objects", "objects", "database")
 

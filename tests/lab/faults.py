@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from support import kill
+from support import kill, steps
 from support.plays import RunningPlay
 
 from . import hosts
@@ -44,13 +44,7 @@ RESTORE = (
     "restore: load",
     "restore: statistics",
     "restore: prove",
-    "swap: stop the application",
-    "swap: rename",
-    "swap: between the renames",
-    "swap: before the commit",
-    "swap: renamed",
-    "swap: start the application",
-    "swap: started",
+    *steps.SWAP,
 )
 
 # Waits on the host itself for a step or a later one, does something at once, and tells the step.

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lab.process import attempt
-from support import compare, containers, kill
+from support import compare, containers, kill, steps
 from support.containers import ContainerFlow, ContainerServer, Dummy
 from support.flow import FULL, HOSTNAME
 from support.modules import Outcome, Running, started
@@ -50,14 +50,6 @@ VERIFY = (
 )
 SEAL = ("seal: manifest", "seal: rename", "seal: published")
 RESTORE = ("restore: create the database", "restore: load", "restore: statistics", "restore: prove")
-SWAP = (
-    "swap: stop the application",
-    "swap: rename",
-    "swap: between the renames",
-    "swap: before the commit",
-    "swap: renamed",
-    "swap: start the application",
-)
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ KILLS = [
     *moments("backup_verify", VERIFY[3:5], *SERVER),
     *moments("pg_restore", RESTORE, *SERVER, "module", "sidecar"),
 ]
-SWAPS = moments("pg_swap", SWAP, *SERVER, "worker", "sidecar")
+SWAPS = moments("pg_swap", steps.SWAP[:-1], *SERVER, "worker", "sidecar")
 ALWAYS = [
     Moment("pg_dump", "dump: pg_dump runs", "server paused for long"),
     Moment("pg_dump", "dump: pg_dump runs", "module"),
