@@ -40,7 +40,7 @@ host:
 	scripts/setup-test-host.sh
 
 engine: .venv/test/.ready host
-	@$(LAB) engine || { echo "Tests that need no hosts: make test-local" >&2; exit 1; }
+	@$(LAB) prepare || { echo "Tests that need no hosts: make test-local" >&2; exit 1; }
 
 lint: .venv/test/.ready ## style, types, and the habits that a machine can check
 	scripts/lint.sh
