@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
 from ansible_collections.mazevault.backup.plugins.module_utils._files import CHUNK
-from ansible_collections.mazevault.backup.plugins.module_utils._pipes import chunks, widen, write_all
+from ansible_collections.mazevault.backup.plugins.module_utils._pipes import chunks, own, widen, write_all
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, failure
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._stream import CommandGuard, RowCounter
@@ -157,21 +157,22 @@ class _Feeder:
     def __init__(self, child: Child, pieces: t.Iterator[memoryview]) -> None:
         self.error: Exception | None = None
         self.sha256 = hashlib.sha256()
-        self._child, self._pieces = child, pieces
+        self._child, self._pieces, self._sink = child, pieces, own(child.stdin)
         self._thread = threading.Thread(target=self._copy, daemon=True)
         self._thread.start()
 
     def _copy(self) -> None:
         try:
-            widen(self._child.stdin)
+            widen(self._sink)
             for chunk in self._pieces:
                 self.sha256.update(chunk)
-                write_all(self._child.stdin.fileno(), chunk)
+                write_all(self._sink, chunk)
         except BrokenPipeError:
             pass  # the program has ended; its exit status says why
         except (OSError, EOFError, zlib.error) as exc:
             self.error = exc
         finally:
+            os.close(self._sink)
             with contextlib.suppress(OSError):
                 self._child.stdin.close()
 
@@ -185,7 +186,7 @@ def _pieces(archive: Archive, source: t.IO[bytes]) -> t.Iterator[memoryview]:
         while chunk := source.read(CHUNK):
             yield memoryview(chunk)
     else:
-        yield from chunks(source)
+        yield from chunks(source.fileno())
 
 
 def _output(child: Child, archive: Archive) -> t.Iterator[memoryview]:
@@ -195,7 +196,7 @@ def _output(child: Child, archive: Archive) -> t.Iterator[memoryview]:
         Damaged: the program neither read nor wrote anything for long.
     """
     last = -1
-    pieces = chunks(child.stdout)
+    pieces = chunks(child.stdout.fileno())
     while True:
         ready, _writable, _broken = select.select([child.stdout], [], [], STALLED_AFTER)
         if ready:

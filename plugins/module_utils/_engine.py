@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import typing as t
 from dataclasses import dataclass
@@ -216,4 +217,4 @@ def _is_podman(path: str) -> bool:
             head = stream.read(4096)
     except OSError:
         return False
-    return head.startswith(b"#!") and b"podman" in head
+    return head.startswith(b"#!") and re.search(rb"(?m)^\s*(exec\s+)?[\w/.-]*/?podman\s", head) is not None

@@ -13,11 +13,23 @@ import time
 import typing as t
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
-from ansible_collections.mazevault.backup.plugins.module_utils._pipes import chunks, widen, write_all
+from ansible_collections.mazevault.backup.plugins.module_utils._pipes import chunks, own, widen, write_all
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, Result
 
 # SIGPIPE and SIGTERM; in a container they are told as a shell does.
 _CONSEQUENCES = (-13, -15, 128 + 13, 128 + 15)
+
+
+class _End:
+    """An end of a pipe that a thread works with, and closes for everybody when it is done."""
+
+    def __init__(self, stream: t.IO[bytes]) -> None:
+        self._stream, self.number = stream, own(stream)
+
+    def close(self) -> None:
+        os.close(self.number)
+        with contextlib.suppress(OSError):
+            self._stream.close()
 
 
 class Pipeline:
@@ -37,43 +49,41 @@ class Pipeline:
             *before, last = children
             self._threads = [
                 *(
-                    threading.Thread(target=self._hand_on, args=(first.stdout, last.stdin), daemon=True)
+                    threading.Thread(target=self._hand_on, args=(_End(first.stdout), _End(last.stdin)), daemon=True)
                     for first in before
                 ),
-                threading.Thread(target=self._save, args=(last.stdout,), daemon=True),
+                threading.Thread(target=self._save, args=(_End(last.stdout),), daemon=True),
             ]
         for thread in self._threads:
             thread.start()
 
-    def _hand_on(self, source: t.IO[bytes], sink: t.IO[bytes]) -> None:
+    def _hand_on(self, source: _End, sink: _End) -> None:
         """From the first program to the second. Both ends are closed after it: the first may not write for nobody."""
         try:
-            widen(sink)
-            for chunk in chunks(source):
+            widen(sink.number)
+            for chunk in chunks(source.number):
                 self._plaintext.update(chunk)
-                write_all(sink.fileno(), chunk)
+                write_all(sink.number, chunk)
         except BrokenPipeError:
             pass  # the second has ended; its exit status says why
         except OSError as exc:
             self.error = BackupError(f"{self._target}: between pg_dump and zstd: {exc.strerror}")
         finally:
-            for stream in (source, sink):
-                with contextlib.suppress(OSError, ValueError):
-                    stream.close()
+            source.close()
+            sink.close()
 
-    def _save(self, output: t.IO[bytes]) -> None:
+    def _save(self, output: _End) -> None:
         try:
             fd = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with os.fdopen(fd, "wb", buffering=0) as out:
-                for chunk in chunks(output):
+                for chunk in chunks(output.number):
                     self._written.update(chunk)
                     write_all(out.fileno(), chunk)
                 os.fsync(out.fileno())
         except OSError as exc:
             self.error = BackupError(f"{self._target}: {exc.strerror}", hint="Is the disk full or broken?")
         finally:
-            with contextlib.suppress(OSError, ValueError):
-                output.close()
+            output.close()
 
     def pids(self) -> list[int]:
         return [child.pid for child in self._children]

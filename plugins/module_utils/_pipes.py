@@ -18,15 +18,24 @@ _F_SETPIPE_SZ = 1031
 _MOMENT = 0.002
 
 
-def widen(stream: t.IO[bytes]) -> bool:
+def own(stream: t.IO[bytes]) -> int:
+    """A descriptor of one's own for an end of a pipe, to be closed by who asked for it.
+
+    Who works in another thread than the one that ends the program needs it: a number that is closed in between can
+    already be another file's.
+    """
+    return os.dup(stream.fileno())
+
+
+def widen(pipe: int) -> bool:
     """Whether the pipe holds a whole chunk now; the kernel can refuse."""
     try:
-        return fcntl.fcntl(stream.fileno(), _F_SETPIPE_SZ, CHUNK) >= CHUNK
+        return fcntl.fcntl(pipe, _F_SETPIPE_SZ, CHUNK) >= CHUNK
     except OSError:
         return False
 
 
-def chunks(source: t.IO[bytes]) -> t.Iterator[memoryview]:
+def chunks(source: int) -> t.Iterator[memoryview]:
     """What comes through a pipe; each piece is good until the next one is asked for.
 
     pg_dump writes 4 KB at a time. Who takes each of them at once works more than pg_dump does; who first lets the pipe
@@ -34,7 +43,7 @@ def chunks(source: t.IO[bytes]) -> t.Iterator[memoryview]:
     """
     wide = widen(source)
     buffer = memoryview(bytearray(CHUNK))
-    while size := os.readv(source.fileno(), [buffer]):
+    while size := os.readv(source, [buffer]):
         yield buffer[:size]
         if wide and size < CHUNK // 2:
             time.sleep(_MOMENT)

@@ -14,7 +14,10 @@ from lab.site import POSTGRES, Site
 from support.plays import Play
 
 NAME = "mv-site-b"
-LABELS = "--label com.docker.compose.project=other --label com.docker.compose.service="
+LABELS = (
+    "--label com.docker.compose.project=other --label com.docker.compose.container-number=1"
+    " --label com.docker.compose.service="
+)
 
 
 @pytest.fixture(scope="module")
