@@ -8,7 +8,7 @@ TEST_PATH := $(CURDIR)/playbooks/collections:$(CURDIR)/tests/standin:$(CURDIR)/t
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-full test-local lint bench clean host engine checks lab-up lab-down lab-test molecule
+.PHONY: help demo test test-full test-local lint bench clean host engine checks ready lab-up lab-down lab-test molecule
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 12
@@ -16,10 +16,10 @@ help: ## show this list
 demo: .venv/demo/.ready ## back up and restore a small MazeVault, end to end, on this machine (no root, no Docker)
 	.venv/demo/bin/python extensions/demo/demo.py $(ARGS)
 
-test: engine checks ## everything, with seeded samples of the long counts (under 30 minutes on 2 cores)
+test: ready ## everything, with seeded samples of the long counts (under 30 minutes on 2 cores)
 	$(PYTEST) $(SIDE_BY_SIDE)
 
-test-full: engine checks ## the same with the full counts
+test-full: ready ## the same with the full counts
 	MAZEVAULT_TEST_FULL=1 $(PYTEST) $(SIDE_BY_SIDE)
 
 test-local: checks ## what needs no hosts and no Docker
@@ -40,7 +40,11 @@ host:
 	scripts/setup-test-host.sh
 
 engine: .venv/test/.ready host
-	@$(LAB) prepare || { echo "Tests that need no hosts: make test-local" >&2; exit 1; }
+	@$(LAB) engine || { echo "Tests that need no hosts: make test-local" >&2; exit 1; }
+
+# Images are mostly waited for, checks mostly work.
+ready: engine .venv/demo/.ready
+	@$(LAB) images & building=$$!; $(MAKE) --no-print-directory checks; checked=$$?; wait $$building && exit $$checked
 
 lint: .venv/test/.ready ## style, types, and the habits that a machine can check
 	scripts/lint.sh

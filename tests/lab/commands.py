@@ -73,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
             made.add_argument("hosts", nargs=nargs, metavar="HOST", type=hosts.named)
         return made
 
-    command("prepare", "install, start and build what the hosts need, or say what is missing", None)
+    command("engine", "install and start what the hosts need, or say what is missing", None)
+    command("images", "build what the hosts are made of", None)
     command("up", "build what is missing and start the hosts (the usual ones, or those named)", "*")
     command("down", "remove the hosts (all, or those named) with everything in them", "*")
     command("status", "one line a host; 1 unless all is well", None)
@@ -95,8 +96,9 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     place = Place.here()
     try:
-        if arguments.command == "prepare":
+        if arguments.command == "engine":
             engine.ensure(place)
+        elif arguments.command == "images":
             images.ensure()
         elif arguments.command == "up":
             up(place, arguments.hosts or USUAL)
