@@ -40,7 +40,7 @@ def test_a_host_on_which_it_works(target: Site, arguments: tuple[str, ...]) -> N
     assert differing(before, seen(target)) == set()
     assert target.leftovers() == []
     version = target.shell("docker version --format '{{.Server.Version}}'").strip()
-    for shown in (r"System +Debian 12\.", "SELinux +disabled", "FIPS mode +off", f"Engine +docker {version}"):
+    for shown in (r"System +Debian 12\.", "SELinux +disabled", "FIPS mode +off", rf"Engine +docker {re.escape(version)}"):
         assert re.search(shown, done.output), shown
     proven = "not tried in check mode" if arguments else "pass: proven to level restore"
     assert re.search(f"Backup +{proven}", done.output)
