@@ -39,8 +39,8 @@ def test_a_host_on_which_it_works(target: Site, arguments: tuple[str, ...]) -> N
     assert done.rc == 0, done.output
     assert differing(before, seen(target)) == set()
     assert target.leftovers() == []
-    version = target.shell("docker version --format '{{.Server.Version}}'").strip()
-    for shown in (r"System +Debian 12\.", "SELinux +disabled", "FIPS mode +off", rf"Engine +docker {re.escape(version)}"):
+    version = re.escape(target.shell("docker version --format '{{.Server.Version}}'").strip())
+    for shown in (r"System +Debian 12\.", "SELinux +disabled", "FIPS mode +off", f"Engine +docker {version}"):
         assert re.search(shown, done.output), shown
     proven = "not tried in check mode" if arguments else "pass: proven to level restore"
     assert re.search(f"Backup +{proven}", done.output)
