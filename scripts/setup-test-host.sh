@@ -10,6 +10,7 @@ indispensable=("$@") useful=()
 if [[ $# -eq 0 ]]; then
     command -v zstd >/dev/null || indispensable+=(zstd)
     command -v openssl >/dev/null || indispensable+=(openssl)
+    command -v age >/dev/null || useful+=(age)
     command -v strace >/dev/null || useful+=(strace)
     command -v shellcheck >/dev/null || useful+=(shellcheck)
     [[ -x /usr/lib/postgresql/15/bin/postgres || -x /usr/pgsql-15/bin/postgres ]] || useful+=(postgresql-15)

@@ -21,6 +21,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import CHU
 from ansible_collections.mazevault.backup.plugins.module_utils._pipes import chunks, own, widen, write_all
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, failure
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
+from ansible_collections.mazevault.backup.plugins.module_utils._stored import Stored
 from ansible_collections.mazevault.backup.plugins.module_utils._stream import CommandGuard, RowCounter
 from ansible_collections.mazevault.backup.plugins.module_utils._toc import TocEntry, parse_toc
 
@@ -39,20 +40,34 @@ class Archive:
     Attributes:
         format: `custom`, `directory`, `tar` or `plain`.
         wrapper: `zstd` or `gzip` around the whole file (around each data file of a directory), or empty.
+        stored: its files, and the key that opens them; None: the file `path` as it is.
+      stored: its files, and the key that opens them; None: the file `path` as it is.
     """
 
     path: str
     format: str
     wrapper: str = ""
+    stored: Stored | None = None
 
     @property
     def name(self) -> str:
         return f"{self.format} ({self.wrapper})" if self.wrapper else self.format
 
+    @property
+    def readable_by_name(self) -> bool:
+        """Whether programs can be given its name; others are unwrapped or decrypted for them."""
+        return self.format == "directory" or not (self.wrapper or (self.stored and self.stored.key))
 
-def identify(path: str, runtime: Runtime) -> Archive:
+    def raw(self) -> t.ContextManager[t.IO[bytes]]:
+        """Its bytes, decrypted, still in their wrapper."""
+        return (self.stored or Stored((self.path,))).opened()
+
+
+def identify(path: str, runtime: Runtime, stored: Stored | None = None) -> Archive:
     """Say what a dump is by its content; its name decides nothing.
 
+    Args:
+        stored: the files and the key, of a dump in a set; one of nobody's is the file `path`.
     Raises:
         BackupError: not there, not readable, or no dump at all.
     """
@@ -62,26 +77,26 @@ def identify(path: str, runtime: Runtime) -> Archive:
             return Archive(path, "directory", "zstd" if zipped else "")
         raise BackupError(f"set: {path}: a folder without toc.dat, so not a dump", hint="Name a dump's folder or file.")
     try:
-        with open(path, "rb") as stream:
+        with Archive(path, "plain", stored=stored).raw() as stream:
             head = stream.read(512)
     except OSError as exc:
         raise BackupError(f"set: {path}: {exc.strerror}", hint="Name a dump that this user can read.") from exc
     wrapper = "gzip" if head.startswith(_GZIP) else "zstd" if head.startswith(_ZSTD) else ""
     if wrapper:
-        plain = Archive(path, "plain", wrapper)
+        plain = Archive(path, "plain", wrapper, stored)
         try:
             with opened(plain, runtime) as stream:
                 head = stream.read(512)
         except Damaged:
             head = b""
     if head.startswith(_CUSTOM):
-        return Archive(path, "custom", wrapper)
+        return Archive(path, "custom", wrapper, stored)
     if head[257:262] == b"ustar" and head.startswith(b"toc.dat\0"):
-        return Archive(path, "tar", wrapper)
+        return Archive(path, "tar", wrapper, stored)
     if any(header in head for header in _HEADERS) or head.lstrip().startswith(
         (b"--", b"SET ", b"CREATE ", b"BEGIN", b"DROP ", b"\\restrict")
     ):
-        return Archive(path, "plain", wrapper)
+        return Archive(path, "plain", wrapper, stored)
     raise Damaged(
         f"set: {path}: not a PostgreSQL dump"
         + ("" if head else " (nothing in it can be unpacked)" if wrapper else " (empty file)"),
@@ -92,22 +107,22 @@ def identify(path: str, runtime: Runtime) -> Archive:
 def opened(archive: Archive, runtime: Runtime) -> t.ContextManager[t.IO[bytes]]:
     """The dump as a stream without its wrapper; damage of the wrapper is raised when the block ends normally."""
     if not archive.wrapper:
-        return open(archive.path, "rb")
-    return _gunzipped(archive.path) if archive.wrapper == "gzip" else _unzstd(archive.path, runtime)
+        return archive.raw()
+    return _gunzipped(archive) if archive.wrapper == "gzip" else _unzstd(archive, runtime)
 
 
 @contextlib.contextmanager
-def _gunzipped(path: str) -> t.Iterator[t.IO[bytes]]:
-    with gzip.open(path, "rb") as stream:
+def _gunzipped(archive: Archive) -> t.Iterator[t.IO[bytes]]:
+    with archive.raw() as raw, gzip.open(raw, "rb") as stream:
         try:
             yield t.cast("t.IO[bytes]", stream)
         except (EOFError, OSError, zlib.error) as exc:
-            raise Damaged(f"{path}: gzip: {exc}") from exc
+            raise Damaged(f"{archive.path}: gzip: {exc}") from exc
 
 
 @contextlib.contextmanager
-def _unzstd(path: str, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
-    with open(path, "rb") as raw:
+def _unzstd(archive: Archive, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
+    with archive.raw() as raw:
         child = runtime.processes.start([runtime.program("zstd"), "-q", "-d", "-c"], stdin=raw, stdout=-1)
         try:
             yield child.stdout
@@ -115,7 +130,7 @@ def _unzstd(path: str, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
                 return  # the reader had enough; zstd's word about the rest isn't wanted
             done = child.wait()
             if done.rc != 0:
-                raise Damaged(f"{path}: {failure('zstd', done).msg}", details={"rc": done.rc})
+                raise Damaged(f"{archive.path}: {failure('zstd', done).msg}", details={"rc": done.rc})
         finally:
             child.stop()
 
@@ -144,7 +159,7 @@ def for_pg_restore(archive: Archive, runtime: Runtime) -> t.Iterator[tuple[list[
 
     A directory with files wrapped by the zstd program needs pg_restore 16 or newer; see `unwrap`.
     """
-    if archive.format == "directory" or not archive.wrapper:
+    if archive.readable_by_name:
         yield [archive.path], None
     else:
         with opened(archive, runtime) as stream:
@@ -181,7 +196,7 @@ class _Feeder:
 
 
 def _pieces(archive: Archive, source: t.IO[bytes]) -> t.Iterator[memoryview]:
-    """Of an unwrapped stream from its beginning; zstd's is a pipe."""
+    """Of an unwrapped stream from its beginning; all but gzip's have a descriptor that gives just this."""
     if archive.wrapper == "gzip":
         while chunk := source.read(CHUNK):
             yield memoryview(chunk)
@@ -247,9 +262,9 @@ def read_toc(archive: Archive, runtime: Runtime, major: int) -> tuple[list[TocEn
     """The table of contents of an archive and pg_restore's own text of it."""
     pieces: list[bytes] = []
     program = runtime.program("pg_restore", major=major)
-    if archive.wrapper and archive.format != "directory":
+    if not archive.readable_by_name:
         # The list is at the beginning; whatever wrapper damage follows is not asked about here.
-        with open(archive.path, "rb"), _lenient(archive, runtime) as stream:
+        with _lenient(archive, runtime) as stream:
             child = runtime.processes.start([program, "--list"], stdin=-1, stdout=-1)
             feeder = None
             try:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import random
 import re
@@ -21,6 +22,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._contents import 
     read_sequences,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._database import apply_sql, create_sql
+from ansible_collections.mazevault.backup.plugins.module_utils._encryption import SetKey
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Retry
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     default_reserve,
@@ -28,7 +30,6 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     human_size,
     sha256_file,
     tree_files,
-    write_file,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._pipeline import Pipeline
 from ansible_collections.mazevault.backup.plugins.module_utils._process import PIPE, failure
@@ -50,6 +51,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
     is_crowded,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
+from ansible_collections.mazevault.backup.plugins.module_utils._stored import Sink, described, store
 
 ATTEMPTS = 10
 # Attempts that others waited for up to block_limit; the rest of them cost nobody more than a moment.
@@ -90,8 +92,17 @@ class Plan:
         return "database.dump.zst" if self.compression == "zstd" else "database.dump"
 
 
-def make_plan(runtime: Runtime, *, dump_format: str, compression: str, jobs: int) -> Plan:
-    """Choose the best compression that is there: zstd where the program is installed, else pg_dump's gzip."""
+def make_plan(runtime: Runtime, *, dump_format: str, compression: str, jobs: int, encrypted: bool = False) -> Plan:
+    """Choose the best compression that is there: zstd where the program is installed, else pg_dump's gzip.
+
+    Raises:
+        BackupError: a directory, whose files pg_dump writes itself, can't be encrypted on its way to the disk.
+    """
+    if encrypted and dump_format == "directory":
+        raise BackupError(
+            "format: directory: not in a set that is encrypted: its files would lie on the disk in plain first",
+            hint="Leave format at custom.",
+        )
     if compression == "auto":
         compression = "zstd" if runtime.has("zstd") else "gzip"
     elif compression == "zstd":
@@ -137,7 +148,9 @@ class Dumper:
         reserve: int | None,
         progress: Progress,
         run_name: str,
+        key: SetKey | None = None,
     ) -> None:
+        self._key = key
         self._runtime, self._server, self._plan = runtime, server, plan
         self._block_limit, self._reserve, self._progress = block_limit, reserve, progress
         self._application = application_name(run_name)
@@ -193,7 +206,7 @@ class Dumper:
             self._progress.step("dump: compress")
             self._compress_folder(os.path.join(folder, plan.file_name), plan.jobs)
         self._progress.step("dump: read back what was written")
-        artefacts = self._artefacts(folder, plan, facts.pop("sums"), dump_seconds)
+        artefacts = [*self._dumped(folder, plan, facts.pop("dumped"), dump_seconds), *facts.pop("companions")]
         return self._result(source, snapshot, facts, artefacts, attempt)
 
     def _under_snapshot(
@@ -206,7 +219,7 @@ class Dumper:
             "migration": read_migration(snapshot.session),
         }
         self._progress.step("dump: pg_dump starts")
-        pipeline = self._start(folder, source.server_major, plan, snapshot.exported)
+        pipeline, sink = self._start(folder, source.server_major, plan, snapshot.exported)
         reader = Reader(snapshot.session, salt, self._server.database)
         try:
             self._progress.step("dump: pg_dump runs", programs=pipeline.pids())
@@ -221,7 +234,7 @@ class Dumper:
                 if reader.error is not None:
                     break
             self._judge(pipeline, reader, source)
-            facts["sums"] = pipeline.sums()
+            facts["dumped"] = (sink, pipeline.plaintext_sha256())
         except BaseException:
             # At once: others wait for these sessions' locks, and a program may take its time to end.
             with contextlib.suppress(BackupError):
@@ -236,7 +249,7 @@ class Dumper:
         facts.update(reader.facts)
         self._progress.step("dump: pg_dump has ended")
         facts["sequences_after"] = self._sequences_now()
-        self._write_companions(folder, facts, source)
+        facts["companions"] = self._companions(folder, facts, source)
         return facts
 
     def _sequences_now(self) -> list[dict[str, t.Any]]:
@@ -282,7 +295,7 @@ class Dumper:
                 raise Retry(f"contents: {reader.error.msg}") from reader.error
             raise reader.error
 
-    def _start(self, folder: str, major: int, plan: Plan, exported: str) -> Pipeline:
+    def _start(self, folder: str, major: int, plan: Plan, exported: str) -> tuple[Pipeline, Sink | None]:
         program = self._runtime.program("pg_dump", major=major)
         level = "1" if plan.compression == "gzip" else "0"
         lock_timeout = max(1, int(self._lock_timeout * 1000))
@@ -298,12 +311,12 @@ class Dumper:
         target = os.path.join(folder, plan.file_name)
         processes = self._runtime.processes
         if plan.format == "directory":
-            return Pipeline(
-                [processes.start([*common, "--format=directory", f"--jobs={plan.jobs}", f"--file={target}"], env=env)]
-            )
+            words = [*common, "--format=directory", f"--jobs={plan.jobs}", f"--file={target}"]
+            return Pipeline([processes.start(words, env=env)]), None
+        sink = Sink(target, self._key)
         first = processes.start([*common, "--format=custom"], env=env, stdout=PIPE)
         if plan.compression != "zstd":
-            return Pipeline([first], target)
+            return Pipeline([first], sink), sink
         # The frame checksum (XXH64) is on by default; --check says that it is wanted.
         argv = [self._runtime.program("zstd"), "-q", "--check", "-1", f"-T{plan.jobs}", "-c"]
         try:
@@ -311,7 +324,7 @@ class Dumper:
         except BaseException:
             first.stop()
             raise
-        return Pipeline([first, second], target)
+        return Pipeline([first, second], sink), sink
 
     def _compress_folder(self, folder: str, jobs: int) -> None:
         names = sorted(name for name in os.listdir(folder) if name != "toc.dat")
@@ -322,45 +335,67 @@ class Dumper:
                 "compress"
             )
 
-    def _write_companions(self, folder: str, facts: dict[str, t.Any], source: Source) -> None:
+    def _companions(self, folder: str, facts: dict[str, t.Any], source: Source) -> list[dict[str, t.Any]]:
+        """Write what no dump carries, beside it."""
         roles, properties = facts["roles"], facts["database"]
-        version = source.server_major * 10000
-        write_file(
-            os.path.join(folder, "roles.sql"), "".join(f"{line};\n" for line in roles_sql(roles, version=version))
-        )
-        name = self._server.database
-        write_file(os.path.join(folder, "create.sql"), f"{create_sql(name, properties)};\n")
-        write_file(
-            os.path.join(folder, "properties.sql"), "".join(f"{line};\n" for line in apply_sql(name, properties))
-        )
-        for name, text in facts.pop("server_files").items():
-            os.makedirs(os.path.join(folder, "server"), mode=0o700, exist_ok=True)
-            write_file(os.path.join(folder, "server", name), text)
-
-    def _artefacts(self, folder: str, plan: Plan, sums: tuple[str, str], seconds: float) -> list[dict[str, t.Any]]:
+        version, name = source.server_major * 10000, self._server.database
+        texts = {
+            "roles.sql": "".join(f"{line};\n" for line in roles_sql(roles, version=version)),
+            "create.sql": f"{create_sql(name, properties)};\n",
+            "properties.sql": "".join(f"{line};\n" for line in apply_sql(name, properties)),
+            **{f"server/{file}": text for file, text in facts.pop("server_files").items()},
+        }
         artefacts = []
-        for relative in tree_files(folder):
-            path = os.path.join(folder, relative)
+        for relative, text in texts.items():
+            path, content = os.path.join(folder, relative), text.encode()
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            artefacts.append(
+                self._described(
+                    store(path, content, self._key),
+                    folder,
+                    hashlib.sha256(content).hexdigest(),
+                    format="sql" if relative.endswith(".sql") else "text",
+                    compression="none",
+                    seconds=0.0,
+                )
+            )
+        return artefacts
+
+    def _described(self, sink: Sink, folder: str, plaintext_sha256: str, **facts: t.Any) -> dict[str, t.Any]:
+        entry = described(
+            sink, folder, component="postgres", plaintext_sha256=plaintext_sha256, **facts, **{"class": "data"}
+        )
+        # The folder of this attempt becomes the set's.
+        files = [f"postgres/{name}" for name in entry["files"]]
+        return {**entry, "path": f"postgres/{entry['path']}", "files": files}
+
+    def _dumped(
+        self, folder: str, plan: Plan, dumped: tuple[Sink | None, str], seconds: float
+    ) -> list[dict[str, t.Any]]:
+        facts = {"format": f"pg_dump {plan.format}", "compression": plan.compression, "seconds": seconds}
+        sink, plaintext = dumped
+        if sink is not None:
+            # Sums of the bytes as they went by, so that reading them back proves disk, zstd and encryption.
+            return [self._described(sink, folder, plaintext, **facts)]
+        top = os.path.join(folder, plan.file_name)
+        artefacts = []
+        for relative in tree_files(top):
+            path = os.path.join(top, relative)
             os.chmod(path, 0o600)
-            is_dump = relative == plan.file_name or relative.startswith(f"{plan.file_name}/")
-            # In one piece, the sums are of the bytes as they went by, so that reading them back proves disk and zstd.
-            if is_dump and sums[0]:
-                sha, plaintext = sums
-            else:
-                sha = sha256_file(path)
-                plaintext = plaintext_sha256(path, self._runtime) if relative.endswith((".zst", ".gz")) else sha
+            sha = sha256_file(path)
+            plain = plaintext_sha256(path, self._runtime) if relative.endswith((".zst", ".gz")) else sha
+            name = f"postgres/{plan.file_name}/{relative}"
             artefacts.append(
                 {
                     "component": "postgres",
-                    "path": f"postgres/{relative}",
+                    "path": name,
+                    "files": [name],
                     "bytes": os.path.getsize(path),
                     "sha256": sha,
-                    "sha256_plaintext": plaintext,
-                    "format": f"pg_dump {plan.format}" if is_dump else "sql" if relative.endswith(".sql") else "text",
-                    "compression": plan.compression if is_dump else "none",
+                    "sha256_plaintext": plain,
                     "encryption": "none",
                     "class": "data",
-                    "seconds": seconds if is_dump else 0.0,
+                    **facts,
                 }
             )
         return artefacts

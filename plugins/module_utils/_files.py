@@ -71,10 +71,16 @@ def read_json(path: str) -> t.Any:
 
 def sha256_file(path: str) -> str:
     """SHA-256 of a regular file, in hexadecimal."""
+    return sha256_files([path])
+
+
+def sha256_files(paths: t.Iterable[str]) -> str:
+    """SHA-256 of files' bytes, one after the other, as `cat ... | sha256sum` gives it."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
+    for path in paths:
+        with open(path, "rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()
 
 

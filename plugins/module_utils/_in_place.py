@@ -125,7 +125,7 @@ class InPlace:
         load(
             self.runtime,
             self.server,
-            identify(subject.path, self.runtime),
+            identify(subject.path, self.runtime, subject.stored()),
             jobs=self.jobs,
             work=self.work,
             application=_APPLICATION,

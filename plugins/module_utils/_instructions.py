@@ -17,7 +17,55 @@ def conninfo(database: str) -> str:
     return f"dbname='{escaped}'"
 
 
-def _load_block(dump: str, dump_format: str, compression: str, database: str) -> list[str]:
+def _open_function(scheme: str) -> str:
+    """A shell function `plain` that writes an artefact to stdout, whatever it is stored as."""
+    if scheme == "none":
+        return 'plain() { cat -- "$1"; }'
+    if scheme == "age":
+        return 'plain() { age -d -i "$DATA_KEY" "$1.age"; }'
+    return """plain() {
+  for part in "$1".[0-9]*.cms; do
+    openssl cms -decrypt -binary -inform DER -in "$part" -recip access/data.crt -inkey "$DATA_KEY" || return 1
+  done
+}"""
+
+
+def open_command(scheme: str, class_name: str = "data") -> str:
+    """What a recipient types, in the folder of the set, to open its key of a class."""
+    if scheme == "age":
+        return f"age -d -i IDENTITY -o {class_name}.key access/{class_name}.key.age"
+    return (
+        f"openssl cms -decrypt -binary -inform DER -in access/{class_name}.key.cms -inkey IDENTITY"
+        f" -out {class_name}.key"
+    )
+
+
+def _key_section(manifest: t.Mapping[str, t.Any], scheme: str) -> str:
+    if scheme == "none":
+        return ""
+    names = ", ".join(f"`{one['name']}`" for one in manifest["recipients"]["data"])
+    program = "openssl 3.0 or newer" if scheme == "cms" else "age"
+    return f"""
+## 2. The key of this set
+
+Everything here is encrypted (`{scheme}`). Each of these can open it, with the private key that is kept offline and with
+{program}: {names}. Where that private key is (`IDENTITY`), in a copy of this folder:
+
+```
+{open_command(scheme)}
+```
+
+Bring `data.key`, which opens this set and no other, to the restoring machine, into memory and not onto a disk; then
+say where it is. Remove it when you are done (`shred -u "$DATA_KEY"`).
+
+```bash
+export DATA_KEY="${{DATA_KEY:-/dev/shm/data.key}}"
+test -s "$DATA_KEY"
+```
+"""
+
+
+def _load_block(dump: str, dump_format: str, compression: str, database: str, encrypted: bool) -> list[str]:
     target = shlex.quote(conninfo(database))
     restore = f"pg_restore --no-password --exit-on-error --dbname={target}"
     if dump_format == "directory" and compression == "zstd":
@@ -29,7 +77,9 @@ def _load_block(dump: str, dump_format: str, compression: str, database: str) ->
             'rm -r "$unpacked"',
         ]
     if compression == "zstd":
-        return [f"zstd -q -d -c {dump} | {restore}"]
+        return [f"plain {dump} | zstd -q -d -c | {restore}"]
+    if encrypted:
+        return [f"plain {dump} | {restore}"]
     return [f"{restore} {dump}"]
 
 
@@ -37,15 +87,20 @@ def restore_instructions(manifest: t.Mapping[str, t.Any], private: t.Mapping[str
     """The text of RESTORE.md; its code blocks run as they are, in order, in the folder of the set."""
     postgres, facts = manifest["postgres"], private["postgres"]
     database, dump = facts["database_name"], facts["dump_path"]
+    scheme = manifest["encryption"]["scheme"]
     psql = "psql --no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 --dbname=template1"
-    load = "\n".join(_load_block(dump, postgres["format"], postgres["compression"], database))
+    load = "\n".join(
+        _load_block(dump, postgres["format"], postgres["compression"], database, encrypted=scheme != "none")
+    )
     main = next((entry for entry in manifest["artefacts"] if entry["path"] == dump), None)
     plain_check = ""
-    if main is not None and postgres["compression"] == "zstd":
-        plain_check = f'test "$(zstd -q -d -c {dump} | sha256sum)" = "{main["sha256_plaintext"]}  -"\n'
+    if main is not None:
+        unpacked = " | zstd -q -d -c" if postgres["compression"] == "zstd" else ""
+        plain_check = f'test "$(plain {dump}{unpacked} | sha256sum)" = "{main["sha256_plaintext"]}  -"'
     shown = conninfo(database)
     proof = manifest["verification"]
     major, size = postgres["client_version"], human_size(postgres["size_bytes"])
+    opener = {"none": "", "cms": "openssl, ", "age": "age, "}[scheme]
     return f"""# Restore {manifest["set_id"]} by hand
 
 This folder is one recovery set of the MazeVault installation `{manifest["installation"]}`.
@@ -53,46 +108,55 @@ It holds the data of **{manifest["recovery_point"]}** (recovery point, UTC); wha
 Verification before publication: level `{proof["level"] or "none"}`, verdict `{proof["verdict"]}`.
 Missing in this version: {", ".join(manifest["missing_protection"])}. Not covered: {"; ".join(manifest["not_covered"])}.
 
-You need coreutils, zstd and the client programs of PostgreSQL {major} (of the target server's version, if
+You need coreutils, {opener}zstd and the client programs of PostgreSQL {major} (of the target server's version, if
 that is newer), and a superuser of a PostgreSQL server of version {major} or newer that has no database of this
 name yet. Tell the programs where it is with `PGHOST`, `PGPORT` and `PGUSER` (and `PGPASSFILE`). About
-{size} will be needed there. Run the blocks in this folder, in this order, with `bash -euo pipefail`.
+{size} will be needed there. Run the blocks that are marked `bash` in this folder, in this order, in one
+`bash -euo pipefail`.
 
 ## 1. Are these the bytes that were published?
 
 ```bash
 sha256sum --check --quiet SHA256SUMS
-{plain_check}```
-
-## 2. Roles (existing ones are left alone; passwords are not part of a set)
+```
+{_key_section(manifest, scheme)}
+## 3. Does what is in them come out whole?
 
 ```bash
-{psql} --file=postgres/roles.sql
+{_open_function(scheme)}
+{plain_check}
 ```
 
-## 3. An empty database with the same encoding and locale
+## 4. Roles (existing ones are left alone; passwords are not part of a set)
 
 ```bash
-{psql} --file=postgres/create.sql
+plain postgres/roles.sql | {psql} --file=-
 ```
 
-## 4. The data
+## 5. An empty database with the same encoding and locale
+
+```bash
+plain postgres/create.sql | {psql} --file=-
+```
+
+## 6. The data
 
 ```bash
 {load}
 ```
 
-## 5. Owner, privileges, settings, comment and limit of the database; then statistics
+## 7. Owner, privileges, settings, comment and limit of the database; then statistics
 
 ```bash
-{psql} --file=postgres/properties.sql
+plain postgres/properties.sql | {psql} --file=-
 vacuumdb --no-password --analyze --quiet --parallel=0 --dbname={shlex.quote(shown)}
 ```
 
-## 6. What should be there now
+## 8. What should be there now
 
 {postgres["tables"]} tables with {postgres["rows"]} rows in all; exact counts are in `manifest.private.json`.
 The server's configuration files are under `postgres/server/`, as far as they could be read.
+To look into an artefact, type `plain` and its name without a number and suffix: `plain manifest.private.json`.
 """
 
 

@@ -12,6 +12,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._engine import En
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json, write_json
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import end_orphan
+from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import forget
 from ansible_collections.mazevault.backup.plugins.module_utils._sidecar import reap
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
 from ansible_collections.mazevault.backup.plugins.module_utils._swap import unfinished_swap
@@ -33,7 +34,7 @@ def note_engine(staging: Staging, engine: str) -> None:
 
 
 def clean(staging: Staging) -> None:
-    """End what a dead run left running.
+    """End what a dead run left running, and forget its keys.
 
     Raises:
         BackupError: a swap was broken off in it; its journal is still needed.
@@ -44,6 +45,7 @@ def clean(staging: Staging) -> None:
             f"backup_root: {staging.root}: {staging.name} was broken off in the middle of a swap of database {swap}",
             hint="Run restore_database.yml or rollback_database.yml again: each finishes it first.",
         )
+    forget(staging)
     path = os.path.join(staging.path, _CONTAINERS)
     if os.path.isfile(path):
         # Without its engine no container runs; a later run finds those that come back with it.

@@ -40,7 +40,11 @@ SERVER_SPEC: dict[str, t.Any] = {
     "sslmode": {"type": "str", "choices": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]},
     "sslrootcert": {"type": "path"},
 }
-
+# Paths, not secrets.
+KEY_SPEC: dict[str, t.Any] = {
+    "set_key_file": {"type": "path", "no_log": False},
+    "identity_file": {"type": "path"},
+}
 
 # Ended when the module ends.
 _OPENED: list[Runtime] = []

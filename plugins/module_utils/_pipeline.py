@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection: can change at any time.
-"""pg_dump, or pg_dump and a compressor, and what comes out of the last of them."""
+"""A program, or one and a compressor, and what comes out of the last of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typing as t
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._pipes import chunks, own, widen, write_all
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, Result
+from ansible_collections.mazevault.backup.plugins.module_utils._stored import Sink
 
 # SIGPIPE and SIGTERM; in a container they are told as a shell does.
 _CONSEQUENCES = (-13, -15, 128 + 13, 128 + 15)
@@ -33,26 +34,26 @@ class _End:
 
 
 class Pipeline:
-    """pg_dump, or pg_dump and zstd; what comes out last goes to a file and through SHA-256.
+    """pg_dump or tar, or one of them and zstd; what comes out last goes to a sink.
 
-    What goes from pg_dump to zstd goes through SHA-256 too: unpacking has to give just this again.
+    What the first one writes goes through SHA-256: unpacking has to give just this again.
     """
 
-    def __init__(self, children: list[Child], target: str = "") -> None:
-        """Move bytes until the last program ends; without a `target` the only one writes its files itself."""
+    def __init__(self, children: list[Child], sink: Sink | None = None) -> None:
+        """Move bytes until the last program ends; without a `sink` the only one writes its files itself."""
         self._children = children
-        self._written, self._plaintext = hashlib.sha256(), hashlib.sha256()
+        self._plaintext = hashlib.sha256()
         self.error: BackupError | None = None
-        self._target = target
+        self._sink = sink
         self._threads: list[threading.Thread] = []
-        if target:
+        if sink is not None:
             *before, last = children
             self._threads = [
                 *(
                     threading.Thread(target=self._hand_on, args=(_End(first.stdout), _End(last.stdin)), daemon=True)
                     for first in before
                 ),
-                threading.Thread(target=self._save, args=(_End(last.stdout),), daemon=True),
+                threading.Thread(target=self._save, args=(_End(last.stdout), sink), daemon=True),
             ]
         for thread in self._threads:
             thread.start()
@@ -67,22 +68,25 @@ class Pipeline:
         except BrokenPipeError:
             pass  # the second has ended; its exit status says why
         except OSError as exc:
-            self.error = BackupError(f"{self._target}: between pg_dump and zstd: {exc.strerror}")
+            self.error = BackupError(f"between the first program and the compressor: {exc.strerror}")
         finally:
             source.close()
             sink.close()
 
-    def _save(self, output: _End) -> None:
+    def _save(self, output: _End, sink: Sink) -> None:
         try:
-            fd = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(fd, "wb", buffering=0) as out:
-                for chunk in chunks(output.number):
-                    self._written.update(chunk)
-                    write_all(out.fileno(), chunk)
-                os.fsync(out.fileno())
+            alone = len(self._children) == 1
+            for chunk in chunks(output.number):
+                if alone:
+                    self._plaintext.update(chunk)
+                sink.write(chunk)
+            sink.close()
+        except BackupError as exc:
+            self.error = exc
         except OSError as exc:
-            self.error = BackupError(f"{self._target}: {exc.strerror}", hint="Is the disk full or broken?")
+            self.error = BackupError(f"{sink.name}: {exc.strerror}", hint="Is the disk full or broken?")
         finally:
+            sink.stop()
             output.close()
 
     def pids(self) -> list[int]:
@@ -107,14 +111,11 @@ class Pipeline:
         # SIGPIPE or SIGTERM in the first is the consequence, not the cause.
         return sorted(done, key=lambda result: result.rc in _CONSEQUENCES)
 
-    def sums(self) -> tuple[str, str]:
-        """SHA-256 of what was written, and of the same before it was compressed; empty for files of pg_dump's own."""
+    def plaintext_sha256(self) -> str:
+        """SHA-256 of what the first program wrote; empty for files of its own. All is written after it."""
         for thread in self._threads:
             thread.join()
-        if not self._threads:
-            return "", ""
-        written = self._written.hexdigest()
-        return written, written if len(self._children) == 1 else self._plaintext.hexdigest()
+        return self._plaintext.hexdigest() if self._threads else ""
 
     def stop(self) -> None:
         for child in self._children:

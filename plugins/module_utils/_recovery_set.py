@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import os
 import re
 import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger
-from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._encryption import SetKey, part_name
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     fsync_path,
     fsync_tree,
@@ -22,16 +25,19 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     write_json,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._instructions import restore_instructions
+from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import key_of, noted
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
+from ansible_collections.mazevault.backup.plugins.module_utils._stored import Stored, store
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, LEVELS, PASS, UNPROVEN
 
 SCHEMA_VERSION = 1
 ID = re.compile(r"mazevault_\d{8}_\d{6}\Z")
 SUMS = "SHA256SUMS"
+PRIVATE = "manifest.private.json"
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 REASONS = ("scheduled", "pre_change", "on_change", "rotation", "manual")
-# What a set without signature and encryption has to say of itself.
-MISSING = ("signature", "encryption", "escrow", "witness")
+# What a set has to say of itself as long as this isn't there.
+MISSING = ("signature", "escrow", "witness")
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,29 @@ class RecoverySet:
     def path(self) -> str:
         return os.path.join(self.root, "sets", self.set_id)
 
-    def private(self) -> dict[str, t.Any]:
-        return t.cast("dict[str, t.Any]", read_json(os.path.join(self.path, "manifest.private.json")))
+    @property
+    def scheme(self) -> str:
+        """Of its encryption; former sets have none."""
+        return str((self.manifest.get("encryption") or {}).get("scheme", "none"))
+
+    def private(self, key: SetKey | None = None) -> dict[str, t.Any]:
+        """The rest of the manifest.
+
+        Args:
+            key: of class data, with its private half; None: the set is in plain.
+        Raises:
+            BackupError: the set is encrypted and the key isn't here, or what it opens isn't what was written.
+        """
+        path = os.path.join(self.path, PRIVATE)
+        if self.scheme == "none":
+            return t.cast("dict[str, t.Any]", read_json(path))
+        name = part_name(path, 0, self.scheme)
+        with Stored((name,), key).opened() as stream:
+            content = stream.read()
+        try:
+            return t.cast("dict[str, t.Any]", json.loads(content))
+        except ValueError as exc:
+            raise Damaged(f"{name}: not readable as JSON: {exc}", hint="Take another copy of the set.") from exc
 
     @property
     def sums_sha256(self) -> str:
@@ -244,7 +271,10 @@ def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress) -> 
         raise BackupError(f"set_id: {set_id}: is published already", hint="Open a new one.")
     progress.step("seal: manifest")
     manifest, private = compose(staging, reports, facts)
-    write_json(os.path.join(staging.set_path, "manifest.private.json"), private)
+    text = json.dumps(private, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    for old in glob.glob(f"{glob.escape(os.path.join(staging.set_path, PRIVATE))}*"):
+        os.unlink(old)  # of an attempt that was killed
+    store(os.path.join(staging.set_path, PRIVATE), text.encode(), key_of(staging, "data"))
     write_json(os.path.join(staging.set_path, "manifest.json"), manifest)
     write_file(os.path.join(staging.set_path, "RESTORE.md"), restore_instructions(manifest, private))
     progress.step("seal: sums")
@@ -264,6 +294,7 @@ def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress) -> 
 
 def enter_in_ledger(found: RecoverySet, *, late: bool = False) -> None:
     extra = {"found_after_a_crash": True} if late else {}
+    reason = (found.manifest.get("encryption") or {}).get("reason")
     _ledger.append(
         found.root,
         "published",
@@ -271,6 +302,7 @@ def enter_in_ledger(found: RecoverySet, *, late: bool = False) -> None:
         set_sequence=found.manifest["sequence"],
         sums_sha256=found.sums_sha256,
         verdict=found.manifest["verification"]["verdict"],
+        **({"encryption_reason": reason} if reason else {}),
         **extra,
     )
 
@@ -291,7 +323,7 @@ def compose(
 ) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
     """(public, private) manifest from the components' reports."""
     sequence, former = next_sequence(staging.root)
-    owner = staging.owner()
+    owner, protected = staging.owner(), noted(staging)
     artefacts = [artefact for report in reports.values() for artefact in report["artefacts"]]
     not_covered = ["Redis (an ephemeral cache, by specification)"]
     for report in reports.values():
@@ -311,12 +343,13 @@ def compose(
         "artefacts": artefacts,
         **{component: report["public"] for component, report in reports.items()},
         "key_generations": [],
-        "recipients": {"data": [], "keys": []},
+        "encryption": {"scheme": protected["scheme"], "reason": protected["reason"]},
+        "recipients": protected["recipients"],
         "policy_sha256": None,
         "certificates": [],
         "images": [],
         "not_covered": not_covered,
-        "missing_protection": list(MISSING),
+        "missing_protection": [*MISSING, *(["encryption"] if protected["scheme"] == "none" else [])],
         "verification": facts["verification"],
         "versions": facts["versions"],
     }

@@ -154,7 +154,7 @@ def load(
             write_file(list_file, "".join(f"{entry.line}\n" for entry in kept))
             arguments.append(f"--use-list={list_file}")
         path = readable.path
-        if readable.wrapper:
+        if not readable.readable_by_name:
             # pg_restore reads in parallel from a file only
             copy = stack.enter_context(tempfile.NamedTemporaryFile(dir=work, prefix=".unpacked-"))
             with opened(readable, runtime) as source:

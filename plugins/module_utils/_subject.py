@@ -8,10 +8,14 @@ from __future__ import annotations
 import os
 import typing as t
 
+from ansible_collections.mazevault.backup.plugins.module_utils._encryption import SetKey
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import RecoverySet, check_sums, resolve
+from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import key_of, opened_key
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
+from ansible_collections.mazevault.backup.plugins.module_utils._stored import files_of
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Subject
 
 
@@ -27,22 +31,45 @@ def subject_of_path(path: str) -> Subject:
 
 
 def subject_of_staging(staging: Staging) -> Subject:
+    """The database of an open set, with the key that its run still holds."""
     report = read_json(staging.report_path("postgres"))
-    return _recorded(staging.set_path, report["artefacts"], report["private"], report["public"], None)
+    private, public, key = report["private"], report["public"], key_of(staging, "data")
+    return _recorded(staging.set_path, report["artefacts"], private, public, None, key)
 
 
-def subject_of_set(found: RecoverySet, *, sums: bool) -> Subject:
+def subject_of_set(found: RecoverySet, key: SetKey | None, *, sums: bool) -> Subject:
     """A published set's database.
 
     Args:
+        key: of class data, with its private half; None: the set is in plain.
         sums: check the set's own SHA256SUMS too.
     """
-    private = found.private()
+    private = found.private(key)
     if "postgres" not in found.manifest or "postgres" not in private:
         raise BackupError(f"set: {found.set_id}: it holds no database", hint="Name another set.")
     artefacts = [entry for entry in found.manifest["artefacts"] if entry["component"] == "postgres"]
     problems = tuple(check_sums(found.path)) if sums else None
-    return _recorded(found.path, artefacts, private["postgres"], found.manifest["postgres"], problems)
+    return _recorded(found.path, artefacts, private["postgres"], found.manifest["postgres"], problems, key)
+
+
+def published_key(found: RecoverySet, params: t.Mapping[str, t.Any]) -> SetKey | None:
+    """The key of class data that a module's options `set_key_file` and `identity_file` bring."""
+    brought = {name: params[name] or "" for name in ("set_key_file", "identity_file")}
+    return opened_key(found.path, found.scheme, "data", **brought)
+
+
+def locked_subject(found: RecoverySet, *, sums: bool) -> Subject:
+    """A published set whose key isn't here."""
+    artefacts = tuple(entry for entry in found.manifest["artefacts"] if entry["component"] == "postgres")
+    proof = found.manifest["verification"]
+    return Subject(
+        found.path,
+        found.path,
+        artefacts,
+        tuple(check_sums(found.path)) if sums else None,
+        locked="encrypted: without this set's key, or an identity, only its bytes can be looked at",
+        proven_before=str(proof["level"]) if proof["verdict"] != FAIL else "",
+    )
 
 
 def find_set(root: str | None, wanted: str) -> RecoverySet:
@@ -59,10 +86,12 @@ def _recorded(
     private: t.Mapping[str, t.Any],
     public: t.Mapping[str, t.Any],
     sums: tuple[str, ...] | None,
+    key: SetKey | None,
 ) -> Subject:
-    for relative in (private["dump_path"], *(entry["path"] for entry in artefacts)):
+    files = [name for entry in artefacts for name in (entry["path"], *files_of(entry))]
+    for relative in (private["dump_path"], *files):
         if not os.path.normpath(os.path.join(folder, relative)).startswith(folder + os.sep):
             raise BackupError(
                 f"manifest: {relative}: leads out of the set", hint="The set was tampered with: choose another one."
             )
-    return Subject(os.path.join(folder, private["dump_path"]), folder, tuple(artefacts), sums, private, public)
+    return Subject(os.path.join(folder, private["dump_path"]), folder, tuple(artefacts), sums, private, public, key)

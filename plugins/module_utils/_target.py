@@ -144,7 +144,7 @@ def _refuse_older(major: int, source_major: int) -> None:
 def _source_major(subject: Subject, runtime: Runtime, major: int) -> int:
     if subject.public is not None:
         return int(subject.public["client_version"])
-    archive = identify(subject.path, runtime)
+    archive = identify(subject.path, runtime, subject.stored())
     return 0 if archive.format == "plain" else dumped_by(read_toc(archive, runtime, major)[1])[0]
 
 
@@ -254,7 +254,7 @@ def restore_beside(
         session.execute(f"COMMENT ON DATABASE {ident(name)} IS {literal(MARK + stamp)}")
     try:
         step("restore: load")
-        archive = identify(subject.path, runtime)
+        archive = identify(subject.path, runtime, subject.stored())
         loaded = load(runtime, target, archive, jobs=jobs, work=places.work, application=_APPLICATION)
         clock.lap("load")
         step("restore: statistics")
@@ -335,7 +335,7 @@ def _rehearse(subject: Subject, server: Server, runtime: Runtime, places: Places
     with maintenance(server).session(_APPLICATION) as session:
         major, roles = session.version // 10000, read_roles(session)
         live = read_properties(session, server.database)
-    archive = identify(subject.path, runtime)
+    archive = identify(subject.path, runtime, subject.stored())
     # No recorded hash vouches for it: damage is found here, also such that pg_restore would loop over for ever.
     read_fully(archive, runtime, major, work=places.work)
     with Scratch(

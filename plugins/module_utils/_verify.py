@@ -16,8 +16,9 @@ from ansible_collections.mazevault.backup.plugins.module_utils._compare import (
     left_out_check,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._database import read_properties
+from ansible_collections.mazevault.backup.plugins.module_utils._encryption import SetKey
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
-from ansible_collections.mazevault.backup.plugins.module_utils._files import require_space, sha256_file, tree_files
+from ansible_collections.mazevault.backup.plugins.module_utils._files import require_space, sha256_files, tree_files
 from ansible_collections.mazevault.backup.plugins.module_utils._process import KILLED
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._restore import (
@@ -29,6 +30,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._restore import (
     observe,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import Scratch
+from ansible_collections.mazevault.backup.plugins.module_utils._stored import Stored, files_of
 from ansible_collections.mazevault.backup.plugins.module_utils._toc import dumped_by
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, LEVELS, PASS, UNPROVEN, Check
 
@@ -46,6 +48,9 @@ class Subject:
         sums: problems that the set's own SHA256SUMS showed; None where there is no such file yet.
         private: the dump's private facts, or None.
         public: the dump's public facts, or None.
+        key: what opens it; None: it is in plain.
+        locked: why nothing of it but its sums can be looked at here; empty where it can.
+        proven_before: the level that was proven before it was locked.
     """
 
     path: str
@@ -54,6 +59,21 @@ class Subject:
     sums: tuple[str, ...] | None = None
     private: t.Mapping[str, t.Any] | None = None
     public: t.Mapping[str, t.Any] | None = None
+    key: SetKey | None = None
+    locked: str = ""
+    proven_before: str = ""
+
+    def recorded(self) -> t.Mapping[str, t.Any] | None:
+        """What is recorded about the dump's own file; a folder has no entry of its own."""
+        wanted = os.path.relpath(self.path, self.folder) if self.folder else ""
+        return next((entry for entry in self.artefacts or () if entry["path"] == wanted), None)
+
+    def stored(self) -> Stored | None:
+        """The dump's files with the key, for who reads it; None: the file `path` as it is."""
+        entry = self.recorded()
+        if entry is None:
+            return None
+        return Stored(tuple(os.path.join(self.folder, name) for name in files_of(entry)), self.key)
 
 
 @dataclass
@@ -81,6 +101,8 @@ def prove(
 
     An archive without a recorded hash can still fail; above `toc` it can't pass.
     """
+    if subject.locked:
+        return _prove_locked(subject, wanted, step)
     checks: list[Check] = []
     step("verify: toc")
     archive, found = _toc(subject, runtime)
@@ -98,6 +120,17 @@ def prove(
     return checks
 
 
+def _prove_locked(subject: Subject, wanted: str, step: t.Callable[[str], None]) -> list[Check]:
+    """What can be said of a set without its key: whether its bytes are those that were proven."""
+    before = f"read before it was encrypted to its recipients, proven to level {subject.proven_before}"
+    verdict = PASS if subject.proven_before else UNPROVEN
+    checks = [Check("contents", "toc", verdict, "" if subject.proven_before else subject.locked, observed=before)]
+    for level in LEVELS[1 : LEVELS.index(wanted) + 1]:
+        step(f"verify: {level}")
+        checks += _checksum(subject) if level == "checksum" else [Check(level, level, UNPROVEN, subject.locked)]
+    return checks
+
+
 def _major(subject: Subject, runtime: Runtime) -> int:
     """The version of pg_restore to read with: the dump's own, else a newer one; the newest where nothing is known."""
     if subject.public is None:
@@ -112,7 +145,7 @@ def _major(subject: Subject, runtime: Runtime) -> int:
 
 def _toc(subject: Subject, runtime: Runtime) -> tuple[Archive | None, list[Check]]:
     try:
-        archive = identify(subject.path, runtime)
+        archive = identify(subject.path, runtime, subject.stored())
         if archive.format == "plain":
             return archive, [
                 Check("contents", "toc", PASS, "plain SQL has no table of contents", observed=archive.name)
@@ -139,14 +172,16 @@ def _checksum(subject: Subject) -> list[Check]:
         return [Check("checksums", "checksum", UNPROVEN, "the manifest names no artefact")]
     problems = list(subject.sums or ())
     for artefact in subject.artefacts:
-        path = os.path.join(subject.folder, artefact["path"])
-        if not os.path.isfile(path):
-            problems.append(f"{artefact['path']}: missing")
-        elif os.path.getsize(path) != artefact["bytes"]:
-            problems.append(f"{artefact['path']}: {os.path.getsize(path)} bytes instead of {artefact['bytes']}")
-        elif sha256_file(path) != artefact["sha256"]:
+        paths = [os.path.join(subject.folder, name) for name in files_of(artefact)]
+        missing = [os.path.relpath(path, subject.folder) for path in paths if not os.path.isfile(path)]
+        size = 0 if missing else sum(os.path.getsize(path) for path in paths)
+        if missing:
+            problems.append(f"{missing[0]}: missing")
+        elif size != artefact["bytes"]:
+            problems.append(f"{artefact['path']}: {size} bytes instead of {artefact['bytes']}")
+        elif sha256_files(paths) != artefact["sha256"]:
             problems.append(f"{artefact['path']}: changed")
-    recorded = {artefact["path"] for artefact in subject.artefacts}
+    recorded = {name for artefact in subject.artefacts for name in files_of(artefact)}
     inside = os.path.dirname(subject.artefacts[0]["path"])
     top = os.path.join(subject.folder, inside.split("/")[0])
     for name in tree_files(top) if os.path.isdir(top) else ():
@@ -177,10 +212,8 @@ def _read(subject: Subject, archive: Archive, runtime: Runtime, places: Places) 
     if subject.private is None or subject.artefacts is None:
         return [*checks, Check("rows", "read", UNPROVEN, "no manifest says how many rows there were")]
     if reading.plaintext_sha256:
-        recorded = next(
-            (entry["sha256_plaintext"] for entry in subject.artefacts if subject.path.endswith(entry["path"])), None
-        )
-        if recorded != reading.plaintext_sha256:
+        entry = subject.recorded()
+        if entry is None or entry["sha256_plaintext"] != reading.plaintext_sha256:
             return [*checks, Check("plaintext", "read", FAIL, "what was unpacked isn't what the manifest recorded")]
         checks.append(Check("plaintext", "read", PASS))
     return [*checks, compare_row_counts(subject.private["tables"], reading.rows)]

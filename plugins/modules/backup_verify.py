@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - mazevault.backup._attributes.actiongroup
   - mazevault.backup._postgres.runtime
   - mazevault.backup._postgres.jobs
+  - mazevault.backup._set_key
 attributes:
   check_mode:
     support: full
@@ -66,6 +67,9 @@ options:
     description: Seconds without a sign of life after which another run counts as dead.
     type: float
     default: 120
+notes:
+  - Of an encrypted set whose key isn't here, O(level=checksum) proves that its bytes are those that were proven before
+    it was published. Higher levels are V(unproven) then.
 seealso:
   - module: mazevault.backup.pg_dump
   - module: mazevault.backup.pg_restore
@@ -167,6 +171,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._staging import P
 from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
     find_set,
     is_path,
+    locked_subject,
+    published_key,
     subject_of_path,
     subject_of_set,
     subject_of_staging,
@@ -185,7 +191,10 @@ def _subject(params: dict[str, t.Any]) -> tuple[Subject, str | None, Staging | N
         staging = Staging(root, wanted)
         return subject_of_staging(staging), None, staging
     found = find_set(root, wanted)
-    return subject_of_set(found, sums=params["level"] != "toc"), found.set_id, None
+    key, sums = published_key(found, params), params["level"] != "toc"
+    if key is not None and not key.is_open:
+        return locked_subject(found, sums=sums), found.set_id, None
+    return subject_of_set(found, key, sums=sums), found.set_id, None
 
 
 @contextlib.contextmanager
@@ -278,6 +287,7 @@ def main() -> t.NoReturn:
             "scratch_user": {"type": "str"},
             "reserve": {"type": "str"},
             "stale_after": {"type": "float", "default": 120},
+            **_module.KEY_SPEC,
         },
         supports_check_mode=True,
     )

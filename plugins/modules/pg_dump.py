@@ -15,6 +15,7 @@ description:
     objects.
   - What no dump carries is written beside it, roles without passwords, owner, privileges, settings, comment and
     connection limit of the database, and the server's configuration files where the role may read them.
+  - In a recovery set that is encrypted, everything is encrypted as it is written; nothing touches the disk in plain.
   - The dump appears under its name only when it is whole and flushed. A failed or killed run leaves nothing there.
   - Another session that waits longer than O(block_limit) for the locks of this run ends the attempt. It is repeated a
     few times, then the module fails and says so.
@@ -48,7 +49,8 @@ options:
   format:
     description:
       - V(custom) is one file, streamed through the compressor, so that no uncompressed copy touches the disk.
-      - V(directory) dumps tables in parallel, faster with several large tables and many processors.
+      - V(directory) dumps tables in parallel, faster with several large tables and many processors. It can't be part
+        of a set that is encrypted.
     type: str
     default: custom
     choices: [custom, directory]
@@ -143,6 +145,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _module
 from ansible_collections.mazevault.backup.plugins.module_utils._dump import Dumper, describe, make_plan
+from ansible_collections.mazevault.backup.plugins.module_utils._encryption import SetKey
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     fsync_path,
@@ -152,6 +155,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     require_space,
     write_json,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import key_of
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._source import look_at_source
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
@@ -187,7 +191,14 @@ def _dump(module: AnsibleModule) -> dict[str, t.Any]:
     with server.session("mazevault.backup look") as session:
         source = look_at_source(session, server.database, lock_timeout=min(2.0, params["block_limit"] / 2))
     runtime.program("pg_dump", major=source.server_major)
-    plan = make_plan(runtime, dump_format=params["format"], compression=params["compression"], jobs=jobs)
+    key = None if staging is None or not staging.exists() else key_of(staging, "data")
+    plan = make_plan(
+        runtime,
+        dump_format=params["format"],
+        compression=params["compression"],
+        jobs=jobs,
+        encrypted=key is not None,
+    )
     # Encrypted content doesn't shrink below its binary size; hexadecimal text does, so this is the cautious side.
     needed = int(source.table_bytes * 1.1) + (16 << 20)
     require_space(
@@ -225,10 +236,10 @@ def _dump(module: AnsibleModule) -> dict[str, t.Any]:
     if module.check_mode:
         return result
     if staging is None:
-        done = _into(dest, report, Progress(), params["dest"], runtime, server, plan, source, params, reserve)
+        done = _into(dest, report, Progress(), params["dest"], runtime, server, plan, source, params, reserve, None)
     else:
         with staging.working() as progress:
-            done = _into(dest, report, progress, staging.name, runtime, server, plan, source, params, reserve)
+            done = _into(dest, report, progress, staging.name, runtime, server, plan, source, params, reserve, key)
     return {**result, **done}
 
 
@@ -243,6 +254,7 @@ def _into(
     source: t.Any,
     params: dict[str, t.Any],
     reserve: int | None,
+    key: SetKey | None,
 ) -> dict[str, t.Any]:
     """Dump under a temporary name beside `dest`, then let it appear."""
     temporary = os.path.join(os.path.dirname(dest), f".{os.path.basename(dest)}.part")
@@ -257,6 +269,7 @@ def _into(
             reserve=reserve,
             progress=progress,
             run_name=run_name,
+            key=key,
         )
         outcome = dumper.dump(temporary, source)
         progress.step("dump: flush")

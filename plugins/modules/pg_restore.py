@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - mazevault.backup._postgres
   - mazevault.backup._postgres.runtime
   - mazevault.backup._postgres.jobs
+  - mazevault.backup._set_key
 attributes:
   check_mode:
     support: full
@@ -71,6 +72,9 @@ options:
   safety_set:
     description: Id of the proven set that was made of the live database just now. Required for O(mode=in_place).
     type: str
+  safety_set_key_file:
+    description: File with the key of an encrypted O(safety_set), as M(mazevault.backup.recovery_set) kept it.
+    type: path
   application_stop:
     description: Command that stops the application, as a list of words. Used by O(mode=in_place).
     type: list
@@ -211,6 +215,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._staging import P
 from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
     find_set,
     is_path,
+    published_key,
     subject_of_path,
     subject_of_set,
 )
@@ -230,12 +235,14 @@ from ansible_collections.mazevault.backup.plugins.module_utils._verdict import F
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject, prove
 
 
-def _chosen(params: dict[str, t.Any], wanted: str, server: Server, runtime: Runtime) -> tuple[Subject, str]:
+def _chosen(
+    params: dict[str, t.Any], wanted: str, keys: dict[str, t.Any], server: Server, runtime: Runtime
+) -> tuple[Subject, str]:
     """(what to restore, the installation it belongs to); its bytes are those that were published."""
     if is_path(wanted):
         return subject_of_path(wanted), ""
     found = find_set(params["backup_root"], wanted)
-    subject = subject_of_set(found, sums=True)
+    subject = subject_of_set(found, published_key(found, keys), sums=True)
     if not subject.sums and subject.public is not None:
         refuse_older_server(subject.public, server)
     checks = prove(subject, "checksum", runtime, Places("", ""), jobs=1, step=lambda _name: None)
@@ -262,7 +269,7 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
     reserve = parse_size(params["reserve"], parameter="reserve")
     if runtime.name == "host":
         scratch_account(params["scratch_user"] or "")
-    subject, set_installation = _chosen(params, params["set"], server, runtime)
+    subject, set_installation = _chosen(params, params["set"], params, server, runtime)
     if params["mode"] == "in_place" and subject.private is None:
         raise BackupError(
             f"mode: in_place: {params['set']} is no recovery set, so nobody could say whether it came back whole",
@@ -335,7 +342,8 @@ def _in_place(
             raise BackupError(
                 "safety_set: missing", hint="Make and prove a set of the live database first; in place drops it."
             )
-        safety = _chosen(params, params["safety_set"], server, runtime)[0]
+        keys = {"set_key_file": params["safety_set_key_file"], "identity_file": None}
+        safety = _chosen(params, params["safety_set"], keys, server, runtime)[0]
     application = Application(
         HostProcesses(),
         params["application_stop"],
@@ -401,6 +409,8 @@ def main() -> t.NoReturn:
             "confirm": {"type": "str"},
             "inventory_hostname": {"type": "str"},
             "safety_set": {"type": "str"},
+            "safety_set_key_file": {"type": "path", "no_log": False},
+            **_module.KEY_SPEC,
             "application_stop": {"type": "list", "elements": "str", "default": []},
             "application_start": {"type": "list", "elements": "str", "default": []},
             "application_timeout": {"type": "float", "default": 300},

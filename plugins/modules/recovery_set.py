@@ -57,6 +57,36 @@ options:
         such as V(60%). Unset means no limit.
       - The new set's size is judged by the last one's. Nothing is removed to make room.
     type: str
+  encryption:
+    description:
+      - How a new set is encrypted. V(cms) is OpenSSL's CMS with AES-256-GCM, in parts of 32 MiB, to certificates.
+        V(age) is the program of this name. V(none) leaves everything in plain and needs O(encryption_reason).
+      - The set's own key pairs are made for this run and kept in memory only. Recipients get them in C(access/).
+    type: str
+    default: cms
+    choices: [cms, age, none]
+  encryption_reason:
+    description:
+      - Why there is no encryption, one recipient only, or one for both classes. It stands in manifest and ledger.
+    type: str
+  recipients_data:
+    description:
+      - Who may open the class data, certificates as PEM text or age's recipients.
+      - At least two, so that the loss of one identity isn't the loss of the sets.
+    type: list
+    elements: str
+    default: []
+  recipients_keys:
+    description: Who may open the class keys, likewise. None of them may be among O(recipients_data).
+    type: list
+    elements: str
+    default: []
+  keep_key:
+    description:
+      - With O(state=sealed), keep the key of class data in memory, for a restore that this set is the safety of.
+      - The next O(state=aborted) forgets it.
+    type: bool
+    default: false
   installation:
     description: Name of the installation for the manifest. Required for O(state=sealed).
     type: str
@@ -105,6 +135,12 @@ EXAMPLES = r"""
   mazevault.backup.recovery_set:
     state: open
     backup_root: /opt/mazevault/backups
+    recipients_data:
+      - "{{ lookup('ansible.builtin.file', 'recovery-a.crt') }}"
+      - "{{ lookup('ansible.builtin.file', 'recovery-b.crt') }}"
+    recipients_keys:
+      - "{{ lookup('ansible.builtin.file', 'keys-a.crt') }}"
+      - "{{ lookup('ansible.builtin.file', 'keys-b.crt') }}"
   register: opened
 
 - name: Publish it
@@ -162,6 +198,10 @@ bytes:
   description: Size of the set's artefacts, null in check mode.
   type: int
   returned: O(state=sealed)
+set_key_file:
+  description: File in memory with the key that O(keep_key) kept, else null.
+  type: str
+  returned: O(state=sealed)
 recovery_point:
   description: The moment that the set stands for, null in check mode.
   type: str
@@ -177,6 +217,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._ceiling import parse_limit, require_below, usage
+from ansible_collections.mazevault.backup.plugins.module_utils._encryption import CLASSES
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     free_bytes,
@@ -194,6 +235,14 @@ from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set imp
     set_names,
     state_of,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import (
+    Protection,
+    forget,
+    forget_kept,
+    keep_key,
+    make_keys,
+    protection,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging, open_staging
 from ansible_collections.mazevault.backup.plugins.module_utils._version import COLLECTION_VERSION
 
@@ -206,6 +255,7 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
     private_folder(root if there else os.path.dirname(os.path.abspath(root)), parameter="backup_root")
     if purpose == "set":
         _keep_below(root, module.params["root_limit"] or "")
+    wanted = _protection(module.params) if purpose == "set" else None
     if not there and not module.check_mode:
         os.mkdir(root, 0o700)
     moment = _clock.now()
@@ -231,10 +281,27 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
     removed = open_staging(
         root, set_id, {"purpose": purpose, "pid": os.getpid()}, stale_after=module.params["stale_after"], clean=clean
     )
+    if wanted is not None:
+        _make_keys(Staging(root, set_id), wanted)
     healed = heal_ledger(root)
     for name in removed:
         _ledger.append(root, "removed the rest of a dead run", staging=name)
     return {**result, "removed": removed, "healed": healed}
+
+
+def _protection(params: dict[str, t.Any]) -> Protection:
+    texts = {name: params[f"recipients_{name}"] for name in CLASSES}
+    return protection(params["encryption"], params["encryption_reason"] or "", texts)
+
+
+def _make_keys(staging: Staging, wanted: Protection) -> None:
+    try:
+        with staging.working():
+            make_keys(staging, wanted)
+    except BaseException:
+        forget(staging)
+        remove_tree(staging.path)
+        raise
 
 
 def _keep_below(root: str, given: str) -> None:
@@ -259,6 +326,7 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
         "ledger_head": None,
         "bytes": None,
         "recovery_point": None,
+        "set_key_file": None,
         "diff": {"before": "", "after": f"{path}: {', '.join(sorted(params['components']))}\n"},
     }
     if module.check_mode:
@@ -289,9 +357,12 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
             progress,
         )
         write_start_here(root)
+    kept = keep_key(staging) if params["keep_key"] else None
+    forget(staging)
     remove_tree(staging.path)
     return {
         **result,
+        "set_key_file": kept,
         "sums_sha256": found.sums_sha256,
         "ledger_head": _ledger.head(root),
         "bytes": sum(artefact["bytes"] for artefact in found.manifest["artefacts"]),
@@ -311,6 +382,7 @@ def _aborted(module: AnsibleModule) -> dict[str, t.Any]:
     if there and not module.check_mode:
         with staging.working():
             clean(staging)
+        forget_kept(root)
         remove_tree(staging.path)
         # A restore's staging folder has nothing to publish: giving it up is its proper end.
         _ledger.append(root, "restore closed" if set_id.startswith("restore_") else "given up", staging=set_id)
@@ -331,6 +403,13 @@ def main() -> t.NoReturn:
             "purpose": {"type": "str", "default": "set", "choices": ["set", "restore", "verify"]},
             "root_limit": {"type": "str"},
             "stale_after": {"type": "float", "default": 120},
+            "encryption": {"type": "str", "default": "cms", "choices": ["cms", "age", "none"]},
+            "encryption_reason": {"type": "str"},
+            "recipients_data": {"type": "list", "elements": "str", "default": []},
+            # Certificates of those who may open the class keys: public.
+            "recipients_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+            # Whether, not which.
+            "keep_key": {"type": "bool", "default": False, "no_log": False},
             "installation": {"type": "str"},
             "site": {"type": "str"},
             "reason": {

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,7 @@ COREUTILS = [
     "whoami",
     "yes",
 ]
+MARK = "--- that was a block ---"
 CLIENTS = ("psql", "pg_restore", "vacuumdb")
 ODD_NAME = "a = 'b' \"c\" \\ $d žluť"
 SMALL = """
@@ -152,29 +154,32 @@ def blocks_of(folder: Path) -> list[str]:
     return re.findall(r"^```bash\n(.*?)^```$", (folder / "RESTORE.md").read_text(encoding="utf-8"), re.M | re.S)
 
 
-def run_blocks(folder: Path, server: PgServer, tools: Path) -> list[subprocess.CompletedProcess[str]]:
+@dataclass(frozen=True)
+class ByHand:
+    """What somebody saw who typed the blocks, one after the other, into one shell."""
+
+    rc: int
+    output: str
+    blocks: int
+    done: int
+
+
+def run_blocks(folder: Path, server: PgServer, tools: Path, **more: str) -> ByHand:
     """Run every block as the text says, up to the first that fails."""
-    done = []
     environment = {
         "PATH": str(tools),
         "PGHOST": str(server.socket_directory),
         "PGPORT": str(server.port),
         "PGUSER": server.superuser,
+        **more,
     }
-    for block in blocks_of(folder):
-        done.append(
-            subprocess.run(
-                [tools / "bash", "-euo", "pipefail", "-c", block],
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                encoding="utf-8",
-                check=False,
-            )
-        )
-        if done[-1].returncode:
-            break
-    return done
+    blocks = blocks_of(folder)
+    script = "".join(f"{block}\necho {MARK}\n" for block in blocks)
+    words = [tools / "bash", "-euo", "pipefail", "-c", script]
+    run = subprocess.run(words, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
+    return ByHand(
+        run.returncode, run.stdout.replace(MARK, "").strip() + run.stderr, len(blocks), run.stdout.count(MARK)
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +194,7 @@ def test_the_blocks_of_restore_md_bring_everything_back(
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
     with PgServer(source.install, database="postgres") as fresh:
         done = run_blocks(folder, fresh, tools)
-        assert [(run.returncode, run.stderr) for run in done] == [(0, "")] * 5
+        assert (done.rc, done.output, done.done) == (0, "", done.blocks)
         # Roles of other databases of the source belong to the set too; `state_of` holds the schema's text.
         assert compare.difference(compare.state_of(source, database), compare.state_of(fresh, database)) == []
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before, "the set is as it was"
@@ -205,7 +210,7 @@ def test_the_first_block_refuses_a_damaged_set(source: PgServer, form: str, tmp_
     victim.write_bytes(content)
     databases = source.query("SELECT datname FROM pg_database ORDER BY 1")
     done = run_blocks(folder, source, tools)
-    assert len(done) == 1, "nothing after the first block ran"
-    assert done[0].returncode != 0
-    assert victim.name in done[0].stdout + done[0].stderr
+    assert done.done == 0, "nothing after the first block ran"
+    assert done.rc != 0
+    assert victim.name in done.output
     assert source.query("SELECT datname FROM pg_database ORDER BY 1") == databases

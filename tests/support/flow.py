@@ -16,6 +16,8 @@ from support.servers import PgServer
 
 FULL = os.environ.get("MAZEVAULT_TEST_FULL") == "1"
 HOSTNAME = "vault1"
+# Of tests that are about something else.
+IN_PLAIN = {"encryption": "none", "encryption_reason": "a test of something else"}
 
 
 def count(sample: int, full: int) -> int:
@@ -35,6 +37,9 @@ class Flow:
     root: Path
     database: str = "mazevault"
     accept: Sequence[str] = field(default=("subscriptions",))
+    # How sets are encrypted, and what opens them again.
+    protection: t.Mapping[str, t.Any] = field(default_factory=lambda: IN_PLAIN)
+    opened_by: t.Mapping[str, t.Any] = field(default_factory=dict)
 
     @property
     def programs(self) -> dict[str, t.Any]:
@@ -52,6 +57,8 @@ class Flow:
 
     def must(self, module: str, **params: t.Any) -> dict[str, t.Any]:
         """Run a module that has to succeed, and return its result."""
+        if module == "recovery_set" and params.get("state") == "open" and params.get("purpose", "set") == "set":
+            params = {**self.protection, **params}
         done = run_module(module, {"backup_root": str(self.root), **params})
         if done.rc:
             raise StepFailed(f"{module}: {done.result.get('msg')}\n{done.result}\n{done.stderr[-3000:]}")
@@ -89,7 +96,7 @@ class Flow:
             return self.must("recovery_set", state="sealed", set_id=set_id, installation=HOSTNAME, **proof)
 
     def verify(self, wanted: str, level: str = "restore") -> dict[str, t.Any]:
-        return self.must("backup_verify", **self.programs, set=wanted, level=level)
+        return self.must("backup_verify", **self.programs, **self.opened_by, set=wanted, level=level)
 
     def try_restore(self, wanted: str, set_id: str, **params: t.Any) -> Outcome:
         """Restore beside the live database; the caller judges the outcome."""
@@ -99,6 +106,7 @@ class Flow:
                 "backup_root": str(self.root),
                 **self.connection,
                 **self.programs,
+                **self.opened_by,
                 "set": wanted,
                 "set_id": set_id,
                 "installation": HOSTNAME,

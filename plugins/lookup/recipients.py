@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import re
+import typing as t
+from pathlib import Path
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+
+DOCUMENTATION = r"""
+name: recipients
+author:
+  - The mazevault.backup authors (@mazevault)
+version_added: 0.1.0
+short_description: Who may open recovery sets, from files or text
+description:
+  - Gives certificates (PEM text) and age's recipients, one an element. What an inventory or a survey holds can be a
+    list or text, with the certificates themselves, or with the names of files on the control node that hold some.
+  - Relative names are looked for as Ansible looks for files, beside the playbook and in its folder C(files).
+options:
+  _terms:
+    description: Lists or texts; null and empty ones give nothing.
+    type: list
+    elements: raw
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Two files and one of age's recipients
+  ansible.builtin.debug:
+    msg: "{{ query('mazevault.backup.recipients', ['recovery-a.crt', '/etc/pki/recovery-b.crt']) }}"
+"""
+
+RETURN = r"""
+_raw:
+  description: Certificates as PEM text, and age's recipients.
+  type: list
+  elements: str
+"""
+
+_CERTIFICATE = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?-----END [A-Z0-9 ]+-----", re.DOTALL)
+# Where one name ends and another begins in text.
+_GAP = re.compile(r"[,\n]")
+
+
+class LookupModule(LookupBase):
+    def run(self, terms: list[t.Any], variables: t.Any = None, **kwargs: t.Any) -> list[str]:
+        return [found for term in terms for found in self._of(term, variables)]
+
+    def _of(self, given: t.Any, variables: t.Any) -> t.Iterator[str]:
+        if given is None:
+            return
+        if isinstance(given, (list, tuple)):
+            for entry in given:
+                yield from self._of(entry, variables)
+            return
+        if not isinstance(given, str):
+            raise AnsibleLookupError(f"recipients: a list or text is wanted, not {type(given).__name__}: {given}")
+        yield from (found[0] for found in _CERTIFICATE.finditer(given))
+        for name in map(str.strip, _GAP.split(_CERTIFICATE.sub("\n", given))):
+            if name.startswith("age1"):
+                yield name
+            elif name:
+                yield from self._in_file(name, variables)
+
+    def _in_file(self, name: str, variables: t.Any) -> t.Iterator[str]:
+        path = self.find_file_in_search_path(variables, "files", name, ignore_missing=True)  # type: ignore[no-untyped-call]
+        if not path:
+            raise AnsibleLookupError(
+                f"recipients: {name}: no such file on the control node. Give a certificate's file, or the certificate."
+            )
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        found = [match[0] for match in _CERTIFICATE.finditer(text)]
+        found += [line.strip() for line in text.splitlines() if line.strip().startswith("age1")]
+        if not found:
+            raise AnsibleLookupError(f"recipients: {path}: holds neither a certificate nor one of age's recipients")
+        yield from found
