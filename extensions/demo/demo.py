@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 import typing as t
@@ -38,6 +39,7 @@ class Demo:
         self._playbooks = Playbooks(site.folder, screen)
         self._watch = Watch(site.client, UNHARMED)
         self._before: dict[int, str] = {}
+        self._key: tuple[str, ...] = ()
         self.downtime = 0.0
 
     def tell(self) -> None:
@@ -50,16 +52,19 @@ class Demo:
             self._show_set()
         with step("Something terrible happens"):
             self._break()
+        with step("A custodian opens the key of this one set"):
+            self._open_key()
         with step("What would a restore do?"):
-            self._playbooks.run("restore_database", "--check", log="restore_preview")
+            self._playbooks.run("restore_database", "--check", *self._key, log="restore_preview")
         with step("Restore"):
             self._restore()
         with step("Is everything back?"):
             self._prove()
         with step("If the restore was a mistake: the way back, as a preview"):
             self._playbooks.run("rollback_database", "--check", log="rollback_preview")
-        with step("Are the sets still good?"):
-            self._playbooks.run("verify", log="verify")
+        with step("Are the sets still good? (on a prover, which has an identity for data)"):
+            identity = self._site.identity("data-b")
+            self._playbooks.run("verify", "-e", f"mazevault_identity_file={identity}", log="verify")
 
     def stop(self) -> None:
         self._watch.stop()
@@ -101,9 +106,19 @@ class Demo:
             raise DemoError("the damage did not do what it should")
         self._standin("verify-secrets", good=False)
 
+    def _open_key(self) -> None:
+        """As RESTORE.md of the set says; the private key of the custodian goes nowhere."""
+        wrapped, key = self._site.newest_set() / "access/data.key.cms", self._site.folder / "data.key"
+        words = ["openssl", "cms", "-decrypt", "-binary", "-inform", "DER", "-in", str(wrapped)]
+        words += ["-inkey", str(self._site.identity("data-a")), "-out", str(key)]
+        self._screen.command(*words)
+        subprocess.run(words, check=True)
+        self._screen.show("\n".join(key.read_text(encoding="ascii").splitlines()[:2]))
+        self._key = ("-e", f"mazevault_set_key_file={key}")
+
     def _restore(self) -> None:
         begun = time.monotonic()
-        self._playbooks.run("restore_database", "-e", "mazevault_confirm=demo", log="restore")
+        self._playbooks.run("restore_database", *self._key, "-e", "mazevault_confirm=demo", log="restore")
         self.downtime = self._watch.longest_gap(begun)
         self._screen.say(f"The client that kept reading was without an answer for {self.downtime:.1f} s.")
 

@@ -61,6 +61,8 @@ class Installation:
 
     def make(self) -> None:
         """A new folder, an empty server, a MazeVault with test data in it."""
+        if shutil.which("openssl") is None:
+            raise DemoError("openssl is missing: recovery sets are encrypted with it (Debian, RHEL: package openssl)")
         self._make_folder()
         self._start_server()
         self._write_settings()
@@ -111,6 +113,33 @@ class Installation:
         return subprocess.run(
             application.command(*words), env=env, cwd=self.home, capture_output=True, text=True, check=False
         )
+
+    def identity(self, name: str) -> Path:
+        """A custodian's private key; real ones are made, and stay, on a machine without a network."""
+        return self.folder / "custodians" / f"{name}.key"
+
+    def _make_identities(self) -> dict[str, list[Path]]:
+        """Two for each class, for the demo alone; their certificates."""
+        (self.folder / "custodians").mkdir()
+        made: dict[str, list[Path]] = {}
+        for name in ("data-a", "data-b", "keys-a", "keys-b"):
+            key = self.identity(name)
+            words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-noenc"]
+            out = [
+                "-keyout",
+                str(key),
+                "-out",
+                str(key.with_suffix(".crt")),
+                "-days",
+                "30",
+                "-subj",
+                f"/CN=DEMO {name}",
+            ]
+            done = subprocess.run([*words, *out], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise DemoError(f"openssl could not make an identity: {done.stderr}")
+            made.setdefault(name[:4], []).append(key.with_suffix(".crt"))
+        return made
 
     def newest_set(self) -> Path:
         return max((self.backups / "sets").iterdir())
@@ -184,6 +213,7 @@ class Installation:
         }
         env = self.home / ".env"
         env.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8")
+        recipients = {name: [str(one) for one in made] for name, made in self._make_identities().items()}
         values = {
             "home": self.home,
             "backups": self.backups,
@@ -195,7 +225,9 @@ class Installation:
             "application": HERE / "application.py",
         }
         # JSON's quotes are YAML's, too.
-        _fill("inventory.yml", self.folder, {name: json.dumps(str(value)) for name, value in values.items()})
+        quoted = {name: json.dumps(str(value)) for name, value in values.items()}
+        lists = {name: json.dumps(recipients[name]) for name in ("data", "keys")}
+        _fill("inventory.yml", self.folder, {**quoted, **lists})
         _fill("ansible.cfg", self.folder, {"folder": str(self.folder)})
 
 

@@ -229,6 +229,13 @@ def _private_file(path: str, parameter: str) -> None:
             f"{parameter}: {path}: others may read it (mode {stat.S_IMODE(info.st_mode):04o}, user {info.st_uid})",
             hint=f"chmod 0600 {path}; better, put it where nothing is written to a disk, such as /dev/shm.",
         )
+    with open(path, "rb") as stream:
+        head = stream.read(64)
+    if b"ENCRYPTED" in head or head.startswith(b"age-encryption.org"):
+        raise BackupError(
+            f"{parameter}: {path}: is protected by a passphrase, and nobody could be asked for it here",
+            hint="Let its owner open the set's key by hand, as RESTORE.md says, and give that (set_key_file).",
+        )
 
 
 def memory_folder(name: str) -> str:

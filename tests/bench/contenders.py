@@ -17,7 +17,7 @@ from pathlib import Path
 
 from support import containers
 from support.containers import ContainerServer
-from support.flow import HOSTNAME
+from support.flow import IN_PLAIN, HOSTNAME
 from support.modules import command
 from support.servers import PgInstall, PgServer
 
@@ -229,7 +229,7 @@ def ours(installation: Installation, folder: Path) -> dict[str, Cost]:
         cost, output = measure(argv, installation, folder, env=env, stdin=stdin)
         return cost, last_json(output)
 
-    opening, opened = call("recovery_set", state="open", purpose="set")
+    opening, opened = call("recovery_set", state="open", purpose="set", **IN_PLAIN)
     set_id = opened["set_id"]
     costs = {DUMP: call("pg_dump", **installation.modules, set_id=set_id)[0]}
     proofs = {}

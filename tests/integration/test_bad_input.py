@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from support.flow import HOSTNAME, Flow
+from support.flow import HOSTNAME, IN_PLAIN, Flow
 from support.modules import Outcome, run_module
 from support.plays import Place, Play, databases, tree_state
 from support.servers import PgServer, installations
@@ -65,7 +65,7 @@ class World:
             RESTORE: {**server, **root, **asked, "set": "latest", "set_id": RUN, "installation": HOSTNAME},
             SWAP: {**self.flow.connection, **root, **asked, "state": "rolled_back", "set_id": RUN},
             VERIFY: {**self.flow.programs, **root, "set": "latest", "level": "read"},
-            SET: {**root, "state": "open"},
+            SET: {**root, "state": "open", **IN_PLAIN},
             INFO: {**root, "set": "latest"},
         }[module]
 

@@ -142,6 +142,18 @@ def test_nobody_else_opens_it(flow: Flow, published: Path, custodians: Custodian
         assert not target.exists() or b"PRIVATE KEY" not in target.read_bytes()
 
 
+def test_a_passphrase_is_not_asked_for(flow: Flow, published: Path, custodians: Custodians, tmp_path: Path) -> None:
+    if custodians.scheme == "age":
+        pytest.skip("age asks a terminal for the passphrase when such a file is made, so there is none to try with")
+    locked = tmp_path / "locked.key"
+    words = ["openssl", "pkcs8", "-topk8", "-in", custodians.data[0].private, "-out", locked]
+    subprocess.run([*words, "-passout", "pass:none-of-ours"], check=True)
+    locked.chmod(0o600)
+    params = {"backup_root": str(flow.root), **flow.programs, "set": published.name, "identity_file": str(locked)}
+    done = run_module("backup_verify", params)
+    assert done.rc != 0 and "is protected by a passphrase" in done.result["msg"]
+
+
 def test_another_sets_key_is_refused(flow: Flow, published: Path, custodians: Custodians, tmp_path: Path) -> None:
     other = Path(flow.publish()["path"])
     key = tmp_path / "data.key"

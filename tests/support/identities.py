@@ -67,7 +67,7 @@ def make_identity(folder: Path, name: str, scheme: str = "cms", kind: str = "ec"
 def expired_certificate(folder: Path) -> str:
     """Of somebody whose time is over."""
     key, request = folder / "expired.key", folder / "expired.csr"
-    words = ["openssl", "req", "-new", *KINDS["ec"], "-noenc", "-keyout", key, "-out", request, "-subj", "/CN=expired"]
-    subprocess.run(words, check=True, capture_output=True)
-    signed = ["openssl", "x509", "-req", "-in", request, "-signkey", key, "-days", "-1"]
+    out = ("-noenc", "-keyout", key, "-out", request, "-subj", "/CN=expired")
+    subprocess.run(["openssl", "req", "-new", *KINDS["ec"], *out], check=True, capture_output=True)
+    signed = ("openssl", "x509", "-req", "-in", request, "-signkey", key, "-days", "-1")
     return subprocess.run(signed, check=True, capture_output=True, encoding="ascii").stdout

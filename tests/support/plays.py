@@ -19,6 +19,7 @@ from pathlib import Path
 
 import standin_process
 from support import compare, kill, standin_control
+from support.flow import IN_PLAIN
 from support.servers import PgServer
 
 TOP = Path(__file__).resolve().parents[2]
@@ -214,6 +215,7 @@ class Installation:
             "mazevault_stack_stop_command": [*control, "stop"],
             "mazevault_stack_start_command": [*control, "start"],
             "mazevault_stack_timeout": 60,
+            **{f"mazevault_{name}": value for name, value in IN_PLAIN.items()},
         }
 
     def play(self, playbook: str, *arguments: str, **extra: t.Any) -> Play:

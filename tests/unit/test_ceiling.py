@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _ceiling
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from support.flow import IN_PLAIN
 from support.modules import Outcome, run_module
 from support.plays import tree_state
 
@@ -72,7 +73,9 @@ def test_usage_by_kind(tmp_path: Path) -> None:
 
 def opened(root: Path, limit: str | None, *, check: bool = False, **params: t.Any) -> Outcome:
     return run_module(
-        "recovery_set", {"state": "open", "backup_root": str(root), "root_limit": limit, **params}, check=check
+        "recovery_set",
+        {"state": "open", "backup_root": str(root), "root_limit": limit, **IN_PLAIN, **params},
+        check=check,
     )
 
 

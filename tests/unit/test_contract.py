@@ -15,7 +15,7 @@ import yaml
 
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import REASONS
 from ansible_collections.mazevault.backup.plugins.module_utils._version import COLLECTION_VERSION
-from support.flow import HOSTNAME, Flow
+from support.flow import HOSTNAME, IN_PLAIN, Flow
 from support.modules import run_module
 from support.servers import PgServer, installations
 
@@ -162,13 +162,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
                 found[key] = done.result
             return found[name]
 
-        set_id = both("recovery_set open", "recovery_set", state="open")["set_id"]
+        set_id = both("recovery_set open", "recovery_set", state="open", **IN_PLAIN)["set_id"]
         both("pg_dump", "pg_dump", **database, set_id=set_id)
         both("recovery_set sealed", "recovery_set", state="sealed", set_id=set_id, installation=HOSTNAME)
         both("backup_verify", "backup_verify", **flow.programs, set=set_id, level="read")
         both("recovery_set_info", "recovery_set_info", set="latest")
         both("recovery_set_info unset", "recovery_set_info")
-        given_up = both("recovery_set reopened", "recovery_set", state="open")["set_id"]
+        given_up = both("recovery_set reopened", "recovery_set", state="open", **IN_PLAIN)["set_id"]
         both("recovery_set aborted", "recovery_set", state="aborted", set_id=given_up)
     return found
 
