@@ -17,7 +17,7 @@ from pathlib import Path
 
 from support import containers
 from support.containers import ContainerServer
-from support.flow import IN_PLAIN, HOSTNAME
+from support.flow import HOSTNAME, IN_PLAIN
 from support.modules import command
 from support.servers import PgInstall, PgServer
 
