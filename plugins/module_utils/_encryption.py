@@ -88,12 +88,16 @@ def part_name(path: str, number: int, scheme: str) -> str:
     return f"{path}.{number:05d}.cms" if scheme == "cms" else f"{path}{suffix(scheme)}"
 
 
-def encrypting(key: SetKey, target: str) -> list[str]:
-    """The command that encrypts its input to a new file."""
+def encrypting(key: SetKey, target: str, *, empty: bool = False) -> list[str]:
+    """The command that encrypts its input to a new file.
+
+    Args:
+        empty: there will be no input; openssl can't stream nothing.
+    """
     if key.scheme == "age":
         return [_HOST.program("age"), "-e", "-R", key.public, "-o", target]
     to_set = ("-recip", key.public, *_KEY_OPTIONS["ec"])
-    return [_HOST.program("openssl"), *_CMS_ENCRYPT, "-stream", "-out", target, *to_set]
+    return [_HOST.program("openssl"), *_CMS_ENCRYPT, *([] if empty else ["-stream"]), "-out", target, *to_set]
 
 
 def decrypting(key: SetKey, source: str) -> list[str]:

@@ -70,7 +70,7 @@ class Sink:
     def close(self) -> None:
         """Everything is on the disk after it; also an empty artefact has a file."""
         if not self.files:
-            self._begin()
+            self._begin(empty=True)
         self._end()
 
     def stop(self) -> None:
@@ -85,7 +85,7 @@ class Sink:
     def _open(self) -> bool:
         return self._child is not None or self._fd >= 0
 
-    def _begin(self) -> None:
+    def _begin(self, *, empty: bool = False) -> None:
         self._in_part = 0
         if self._key is None:
             self.files.append(self._path)
@@ -93,7 +93,7 @@ class Sink:
             return
         name = _encryption.part_name(self._path, len(self.files), self._key.scheme)
         self.files.append(name)
-        self._child = _encryption.start(_encryption.encrypting(self._key, name), stdin=PIPE)
+        self._child = _encryption.start(_encryption.encrypting(self._key, name, empty=empty), stdin=PIPE)
         widen(self._child.stdin.fileno())
 
     def _end(self) -> None:

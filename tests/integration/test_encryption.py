@@ -7,7 +7,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
+import sys
 import typing as t
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from integration.test_by_hand import run_blocks, stock_tools
 from support import compare
 from support.flow import HOSTNAME, Flow
 from support.identities import Custodians, expired_certificate, make_custodians, make_identity
-from support.modules import run_module
+from support.modules import Outcome, run_module
 from support.servers import PgServer, installations
 
 CANARY = "canary-7f3a91c2d4e8"
@@ -225,6 +227,53 @@ def test_restore_and_swap_with_the_set_key(
     Flow(source, flow.root, opened_by={"set_key_file": str(key)}).restore_and_swap(published.name)
     assert compare.difference(before, compare.state_of(source, "mazevault")) == []
     assert in_memory() == set()
+
+
+def in_place(flow: Flow, custodians: Custodians, wanted: str) -> Outcome:
+    """As the playbook does it: a safety set of what is live, whose key is kept for the restore."""
+    set_id = str(flow.must("recovery_set", state="open")["set_id"])
+    flow.must("pg_dump", **flow.connection, **flow.programs, set_id=set_id)
+    sealed = flow.must("recovery_set", state="sealed", set_id=set_id, installation=HOSTNAME, keep_key=True)
+    assert stat.S_IMODE(Path(sealed["set_key_file"]).stat().st_mode) == 0o600
+    nothing = [sys.executable, "-c", "pass"]
+    with flow.staging("restore") as staging:
+        done = flow.try_restore(
+            wanted,
+            staging,
+            mode="in_place",
+            confirm=HOSTNAME,
+            inventory_hostname=HOSTNAME,
+            safety_set=set_id,
+            safety_set_key_file=sealed["set_key_file"],
+            identity_file=str(custodians.data[0].private),
+            application_stop=nothing,
+            application_start=nothing,
+        )
+    assert in_memory() == set()
+    return done
+
+
+def test_in_place(source: PgServer, flow: Flow, custodians: Custodians) -> None:
+    before = compare.state_of(source, "mazevault")
+    wanted = flow.publish()["set_id"]
+    source.query("DELETE FROM secrets WHERE id > 7")
+    done = in_place(flow, custodians, wanted)
+    assert done.rc == 0, done.result
+    assert done.result["verdict"] == "pass"
+    assert compare.difference(before, compare.state_of(source, "mazevault")) == []
+
+
+def test_in_place_goes_back_to_the_encrypted_safety_set(source: PgServer, flow: Flow, custodians: Custodians) -> None:
+    broken = "CREATE TABLE a(i int PRIMARY KEY); CREATE TABLE b(i int REFERENCES a);"
+    broken += " SET session_replication_role = replica; INSERT INTO b VALUES (7)"
+    source.run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", dbname="mazevault", stdin=broken)
+    wanted = flow.publish()["set_id"]
+    source.query("DROP TABLE b, a")
+    now = compare.state_of(source, "mazevault")
+    done = in_place(flow, custodians, wanted)
+    assert done.rc != 0
+    assert "safety set" in done.result["msg"]
+    assert compare.difference(now, compare.state_of(source, "mazevault")) == []
 
 
 def test_keys_of_a_dead_run_go_with_the_next(flow: Flow) -> None:
