@@ -20,6 +20,7 @@ import pytest
 
 from support import compare
 from support.flow import FULL
+from support.identities import Custodians, Identity, make_custodians
 from support.plays import HOSTNAME, Installation, Play, content_of, databases, installed, server_state, tree_state
 from support.servers import PgServer, installations
 
@@ -45,6 +46,7 @@ class Story:
 
     installation: Installation
     values: dict[str, str]
+    custodians: Custodians
     plays: dict[str, Play] = field(default_factory=dict)
     before: dict[str, dict[str, t.Any]] = field(default_factory=dict)
     after: dict[str, dict[str, t.Any]] = field(default_factory=dict)
@@ -55,27 +57,33 @@ class Story:
         self.plays[name] = self.installation.play(playbook, *arguments, **extra)
         self.after[name] = untouched(self.installation)
 
-    def preview_and_do(self, playbook: str, **extra: t.Any) -> None:
+    def preview_and_do(self, playbook: str, *, identity: Identity | None = None, **extra: t.Any) -> None:
         """The preview without a confirmation, then the thing itself, as talkative as it gets."""
-        self.play(f"{playbook} preview", playbook, "--check", "--diff", "-vvv")
-        self.play(playbook, playbook, "-vvv", **extra)
+        opening = {"mazevault_identity_file": str(identity.private)} if identity else {}
+        self.play(f"{playbook} preview", playbook, "--check", "--diff", "-vvv", **opening)
+        self.play(playbook, playbook, "-vvv", **opening, **extra)
 
 
 @pytest.fixture(scope="module", params=installations() if FULL else installations()[:1], ids=str)
 def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("installation")
     with PgServer(request.param, auth="scram", password=PASSWORD) as server, installed(server, folder) as installation:
-        told = Story(installation, installation.secret_values())
+        custodians = make_custodians(folder / "custodians")
+        installation.protection = {
+            "recipients_data": [str(one.public) for one in custodians.data],
+            "recipients_keys": ",".join(str(one.public) for one in custodians.keys),
+        }
+        told = Story(installation, installation.secret_values(), custodians)
         server.query("COMMENT ON DATABASE mazevault IS 'the live one'")
         for playbook in PLAYBOOKS:
             told.play(f"{playbook} on a fresh host", playbook, "--check", "--diff")
         told.preview_and_do("backup")
-        told.preview_and_do("verify")
+        told.preview_and_do("verify", identity=custodians.data[1])
         told.seen["good"] = content_of(server)
         server.query(DAMAGE)
         told.seen["damaged"] = content_of(server)
         told.seen["damaged oid"] = databases(server)["mazevault"]
-        told.preview_and_do("restore_database", mazevault_confirm=HOSTNAME)
+        told.preview_and_do("restore_database", identity=custodians.data[0], mazevault_confirm=HOSTNAME)
         told.seen["verify-secrets after restore"] = installation.verify_secrets()
         told.seen["restored"] = told.after["restore_database"]["server"]["mazevault"]
         told.seen["values after restore"] = installation.secret_values()
@@ -99,16 +107,23 @@ def test_backup_does_not_touch_the_database(story: Story) -> None:
     assert compare.difference(story.before["backup"]["server"], story.after["backup"]["server"]) == []
 
 
+def cms(name: str, *words: str | Path, folder: Path) -> bytes:
+    argv = ["openssl", "cms", "-decrypt", "-binary", "-inform", "DER", "-in", name, *words]
+    return subprocess.run(argv, cwd=folder, check=True, capture_output=True).stdout
+
+
 def test_what_backup_published_restores_with_stock_tools(story: Story, tmp_path: Path) -> None:
     server, root = story.installation.server, story.installation.root
     manifest = json.loads(next((root / "sets").glob("*/manifest.json")).read_text(encoding="utf-8"))
     (artefact,) = [entry for entry in manifest["artefacts"] if entry["path"].endswith((".dump", ".zst"))]
-    source = root / "sets" / manifest["set_id"] / artefact["path"]
+    folder, key = root / "sets" / manifest["set_id"], tmp_path / "key"
+    opened = cms("access/data.key.cms", "-inkey", story.custodians.data[1].private, folder=folder)
+    key.write_bytes(opened)
+    parts = [cms(name, "-recip", "access/data.crt", "-inkey", key, folder=folder) for name in artefact["files"]]
     plain = tmp_path / "plain"
-    if artefact["compression"] == "zstd":
-        subprocess.run(["zstd", "-q", "-d", source, "-o", plain], check=True)
-    else:
-        plain = source
+    unpack = ["zstd", "-q", "-d", "-c"] if artefact["compression"] == "zstd" else ["cat"]
+    with plain.open("wb") as out:
+        subprocess.run(unpack, input=b"".join(parts), stdout=out, check=True)
     server.create_database_like("mazevault", "by_hand")
     try:
         server.run("pg_restore", "--exit-on-error", "--dbname", "by_hand", plain)
@@ -218,7 +233,8 @@ def test_a_preview_predicts_what_the_run_does(story: Story, playbook: str) -> No
 @pytest.mark.parametrize("playbook", ["restore_database", "rollback_database"])
 def test_a_preview_ends_with_the_command_to_type(story: Story, playbook: str) -> None:
     (published,) = (path.name for path in (story.installation.root / "sets").iterdir())
-    chosen = f" -e mazevault_restore_set={published}" if playbook == "restore_database" else ""
+    opening = f" -e mazevault_identity_file={story.custodians.data[0].private}"
+    chosen = f" -e mazevault_restore_set={published}{opening}" if playbook == "restore_database" else ""
     inventory = story.installation.folder / "inventory.yml"
     command = f"ansible-playbook -i {inventory} mazevault.backup.{playbook} --limit {HOSTNAME}{chosen}"
     assert f"{command} -e mazevault_confirm={HOSTNAME}" in story.plays[f"{playbook} preview"].output
@@ -242,6 +258,9 @@ def leaked(story: Story, output: str) -> list[str]:
     site = story.installation.site
     secrets = {"API token": site.token, "database password": PASSWORD, "master key": site.master_key}
     secrets |= {f"secret {number}": value for number, value in story.values.items()}
+    for one in (*story.custodians.data, *story.custodians.keys):
+        # A line out of the middle of the key.
+        secrets[one.private.name] = one.private.read_text(encoding="ascii").splitlines()[2]
     return [name for name, secret in secrets.items() if any(text in output for text in spellings(secret))]
 
 

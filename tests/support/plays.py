@@ -178,6 +178,7 @@ class Installation:
     folder: Path
     site: standin_process.Site
     service: standin_process.Service
+    protection: Mapping[str, t.Any] = field(default_factory=lambda: IN_PLAIN)
 
     @property
     def place(self) -> Place:
@@ -215,7 +216,7 @@ class Installation:
             "mazevault_stack_stop_command": [*control, "stop"],
             "mazevault_stack_start_command": [*control, "start"],
             "mazevault_stack_timeout": 60,
-            **{f"mazevault_{name}": value for name, value in IN_PLAIN.items()},
+            **{f"mazevault_{name}": value for name, value in self.protection.items()},
         }
 
     def play(self, playbook: str, *arguments: str, **extra: t.Any) -> Play:
