@@ -53,6 +53,10 @@ class RecoverySet:
         return os.path.join(self.root, "sets", self.set_id)
 
     @property
+    def records_path(self) -> str:
+        return os.path.join(self.root, "records", self.set_id)
+
+    @property
     def scheme(self) -> str:
         """Of its encryption; former sets have none."""
         return str((self.manifest.get("encryption") or {}).get("scheme", "none"))

@@ -24,6 +24,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
 
 LEAST_RECIPIENTS = 2
+# Under records/<set id>/: the set's keys, encrypted to recipients of later.
+LATER = "access"
 _NOTE = "encryption.json"
 _IN_MEMORY = ("tmpfs", "ramfs")
 
@@ -155,7 +157,13 @@ def wrapped_path(folder: str, class_name: str, scheme: str) -> str:
 
 
 def opened_key(
-    folder: str, scheme: str, class_name: str, *, set_key_file: str = "", identity_file: str = ""
+    folder: str,
+    scheme: str,
+    class_name: str,
+    *,
+    set_key_file: str = "",
+    identity_file: str = "",
+    records: str = "",
 ) -> SetKey | None:
     """The key of a published set, by what the operator brought; None: the set is in plain.
 
@@ -163,6 +171,7 @@ def opened_key(
         folder: the published set.
         set_key_file: this set's key, which a recipient has opened elsewhere.
         identity_file: a recipient's private key, brought for this run.
+        records: folder with what was recorded of the set later.
     Returns:
         with the public half only where nothing was brought.
     Raises:
@@ -183,14 +192,35 @@ def opened_key(
         return key
     if identity_file:
         _private_file(identity_file, "identity_file")
-        key = _encryption.unwrap(wrapped, public, identity_file, scheme)
-        if not _encryption.belongs(key):
-            raise BackupError(
-                f"set: {os.path.basename(folder)}: what is in access/ isn't the key of this set",
-                hint="The set was tampered with: choose another one.",
-            )
-        return key
+        return _unwrapped([wrapped, *later_wrapped(records, class_name, scheme)], public, identity_file, scheme)
     return SetKey(scheme, public)
+
+
+def _unwrapped(candidates: t.Sequence[str], public: str, identity_file: str, scheme: str) -> SetKey:
+    """From the newest file that the identity opens, and that holds this set's key."""
+    refusal: BackupError | None = None
+    for path in reversed(candidates):
+        try:
+            key = _encryption.unwrap(path, public, identity_file, scheme)
+        except BackupError as exc:
+            refusal = refusal or exc
+            continue
+        if _encryption.belongs(key):
+            return key
+        refusal = BackupError(
+            f"set: what is in {path} isn't the key of this set", hint="Somebody put it there: choose another copy."
+        )
+    raise refusal or BackupError("set: nothing is in access/", hint="Choose another copy of the set.")
+
+
+def later_wrapped(records: str, class_name: str, scheme: str) -> list[str]:
+    """A set's key as it was encrypted to other recipients later, oldest first."""
+    folder = os.path.join(records, LATER)
+    if not records or not os.path.isdir(folder):
+        return []
+    names = sorted(os.listdir(folder))
+    ours = [name for name in names if name.startswith(f"{class_name}.") and name.endswith(f".key.{scheme}")]
+    return [os.path.join(folder, name) for name in ours if f"{name}.json" in names]
 
 
 def keep_key(staging: Staging) -> str | None:

@@ -55,7 +55,7 @@ def subject_of_set(found: RecoverySet, key: SetKey | None, *, sums: bool) -> Sub
 def published_key(found: RecoverySet, params: t.Mapping[str, t.Any]) -> SetKey | None:
     """The key of class data that a module's options `set_key_file` and `identity_file` bring."""
     brought = {name: params[name] or "" for name in ("set_key_file", "identity_file")}
-    return opened_key(found.path, found.scheme, "data", **brought)
+    return opened_key(found.path, found.scheme, "data", records=found.records_path, **brought)
 
 
 def locked_subject(found: RecoverySet, *, sums: bool) -> Subject:
