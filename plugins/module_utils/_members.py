@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import decimal
 import hashlib
 import struct
@@ -92,12 +93,25 @@ class _Meter:
         return piece
 
 
+@contextlib.contextmanager
+def _damage() -> t.Iterator[None]:
+    """What tarfile says of bytes that it can't make sense of."""
+    try:
+        yield
+    except (tarfile.TarError, ValueError, OverflowError, IndexError, struct.error) as exc:
+        raise Damaged(f"archive: not a whole tar archive: {exc}", hint="Take another copy of it.") from exc
+
+
 class _Opened:
     def __init__(self, tar: tarfile.TarFile, info: tarfile.TarInfo, entry: Entry) -> None:
         self._tar, self._info = tar, info
         self.entry, self.sparse, self.taken = entry, info.issparse(), entry.kind != FILE
 
     def pieces(self) -> t.Iterator[bytes]:
+        with _damage():
+            yield from self._pieces()
+
+    def _pieces(self) -> t.Iterator[bytes]:
         self.taken = True
         source = self._tar.extractfile(self._info)
         if source is None:
@@ -130,10 +144,8 @@ class TarReader:
             Damaged: it isn't a whole archive.
             Unsafe: more than is allowed, or a kind of header that no archive of ours has.
         """
-        try:
+        with _damage():
             yield from self._members()
-        except (tarfile.TarError, ValueError, OverflowError, IndexError, UnicodeError, struct.error) as exc:
-            raise Damaged(f"archive: not a whole tar archive: {exc}", hint="Take another copy of it.") from exc
 
     def _members(self) -> t.Iterator[Member]:
         ended = False
@@ -225,15 +237,18 @@ def _name(text: str, of: str) -> bytes:
     try:
         return tidy(from_text(text))
     except ValueError as exc:
+        told = "" if text == of else f" -> {shown(from_text(text))}"
         raise Unsafe(
-            f"archive: {shown(from_text(of))}: {exc}" + ("" if text == of else f": {shown(from_text(text))}"),
-            hint="It would be written outside the target. Nothing was unpacked.",
+            f"archive: {shown(from_text(of))}{told}: {exc}: it would be written outside the target",
+            hint="Nothing was unpacked. Somebody wants to do harm with it, or it was made with tar's option -P.",
         ) from exc
 
 
 def _check_holes(info: tarfile.TarInfo, entry: Entry) -> None:
     end = 0
     for offset, size in getattr(info, "sparse", None) or ():
+        if (offset, size) == (0, 0):
+            continue  # tar's older form fills up with them
         if offset < end or size < 0 or offset + size > info.size:
             raise Damaged(f"archive: {entry.shown}: its map of holes contradicts itself")
         end = offset + size

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pwd
 import random
 import socket
 import stat
@@ -81,10 +82,13 @@ def facts_of(top: Path, *, owners: bool = True) -> Facts:
     return found
 
 
-def make_odd_tree(top: Path, *, seed: int = 1, order: Callable[[list[bytes]], None] = lambda _names: None) -> None:
+def make_odd_tree(
+    top: Path, *, seed: int = 1, root: bool = ROOT, order: Callable[[list[bytes]], None] = lambda _names: None
+) -> None:
     """A tree with everything that the collection promises to bring back; the same for the same seed.
 
     Args:
+        root: also what only root can make.
         order: changes the order in which the files are made.
     """
     names = list(ODD_NAMES)
@@ -116,11 +120,18 @@ def make_odd_tree(top: Path, *, seed: int = 1, order: Callable[[list[bytes]], No
     os.chmod(top / "sparse", 0o640)
     os.setxattr(top / "sparse", "system.posix_acl_access", ACL)
     os.setxattr(top / "empty folder", "system.posix_acl_default", ACL)
-    if ROOT:
+    if root:
         make_roots_own(top)
     for number, name in enumerate(sorted(facts_of(top))):
         moment = (1_600_000_000 + number) * 10**9 + number * 1_000_003
         os.utime(os.path.join(root, name), ns=(moment, moment), follow_symlinks=False)
+
+
+def give(top: Path, account: str) -> None:
+    """Let everything belong to an account; times of contents stay."""
+    entry = pwd.getpwnam(account)
+    for path in (top, *top.rglob("*")):
+        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
 def make_roots_own(top: Path) -> None:
