@@ -138,7 +138,7 @@ class Workplace:
 
         No step leads over a symlink: every folder on the way is opened as one.
         """
-        touched = set(wrong)
+        touched = {name for name in wrong if name in wanted}
         for entry in wanted.values():
             if entry.kind == HARDLINK and (entry.name in touched or entry.target in touched):
                 group = {entry.target} | {
@@ -181,7 +181,9 @@ class Workplace:
                 os.close(fd)
                 fd = below
             yield fd, last
-        except NotADirectoryError as exc:
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
             raise BackupError(
                 f"target: {self.target}: {os.fsdecode(name)}: a folder above it is a link or a file",
                 hint="Remove it, or restore to a new folder.",

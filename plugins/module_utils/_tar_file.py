@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -90,7 +91,18 @@ def wrapper_of(path: str) -> str:
 def opener(path: str, runtime: Runtime) -> Opener:
     """How to get at the stream of tar in a file."""
     archive = Archive(path, "tar", wrapper_of(path))
-    return lambda: opened(archive, runtime)
+    return lambda: _opened(archive, runtime)
+
+
+@contextlib.contextmanager
+def _opened(archive: Archive, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
+    try:
+        with opened(archive, runtime) as stream:
+            yield stream
+    except Damaged as exc:
+        if exc.msg.startswith("archive: "):
+            raise
+        raise Damaged(f"archive: {exc.msg}", hint="Take another copy of it.", details=exc.details) from exc
 
 
 def read_contents(source: Opener, limits: Limits, *, contents: bool = True) -> Contents:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import typing as t
 
-from ansible_collections.mazevault.backup.plugins.module_utils._errors import Damaged
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
 from ansible_collections.mazevault.backup.plugins.module_utils._files import fsync_path
 from ansible_collections.mazevault.backup.plugins.module_utils._members import Limits, Member, TarReader
 from ansible_collections.mazevault.backup.plugins.module_utils._names import as_text, parents
@@ -183,16 +183,19 @@ def difference_from(
     expected, top = canonical(wanted), os.fsencode(target)
     judging = Judging(owners=os.geteuid() == 0, folder_times=not merge, extras=not merge, without=without or {})
     found = read_tree(top, {*expected, *implied(expected)} if merge else None)
+    for name in implied(expected) if merge else ():
+        if name in found and found[name].kind != FOLDER:
+            raise BackupError(
+                f"target: {target}: {found[name].shown}: a {found[name].kind}, and a folder in the archive's names",
+                hint="The archive doesn't say what folder has to be there. Move it away, or restore to a new folder.",
+            )
     return _compare(expected, found, judging)
 
 
 def _compare(expected: dict[bytes, Entry], found: t.Mapping[bytes, Entry], judging: Judging) -> list[Difference]:
     for name in implied(expected):
         # Folders that the archive has only in the names of others have no attributes to compare.
-        if name in found and found[name].kind == FOLDER:
-            expected[name] = found[name]
-        else:
-            expected[name] = Entry(name, FOLDER)
+        expected[name] = found.get(name, Entry(name, FOLDER))
     return differences(expected, found, judging)
 
 

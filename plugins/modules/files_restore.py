@@ -220,7 +220,8 @@ def _limits(params: dict[str, t.Any], record: Record | None) -> Limits:
     total = parse_size(params["max_bytes"], parameter="max_bytes")
     for name, value in (("max_bytes", total), ("max_members", params["max_members"])):
         if not value or value < 1:
-            raise BackupError(f"{name}: {params[name] or 'empty'}: not above 0", hint="Give a number.")
+            said = "empty" if params[name] == "" else params[name]
+            raise BackupError(f"{name}: {said}: not above 0", hint="Give a number.")
     return Limits(t.cast(int, total), params["max_members"])
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -29,23 +28,13 @@ from ansible_collections.mazevault.backup.plugins.module_utils._selection import
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
 from ansible_collections.mazevault.backup.plugins.module_utils._tar_file import check_archive, opener
 from ansible_collections.mazevault.backup.plugins.module_utils._unpack import Unpacker
-from support.files import ACCOUNT, Files, by_hand
+from support.files import ACCOUNT, Files, by_hand, place
 from support.flow import count
 from support.modules import run_module
 from support.plays import tree_state
 from support.trees import ODD_NAMES, ROOT, facts_of, give, make_odd_tree, make_specials
 
 needs_root = pytest.mark.skipif(not ROOT, reason="only root can give files away and set labels")
-
-
-@contextlib.contextmanager
-def place(*, ordinary: bool) -> Iterator[Files]:
-    """A private folder that the account which works there can reach; pytest's own are root's alone."""
-    with tempfile.TemporaryDirectory(prefix="files-") as name:
-        folder = Path(name)
-        if ordinary and ROOT:
-            shutil.chown(folder, ACCOUNT)
-        yield Files(folder, ordinary)
 
 
 @pytest.fixture(params=[pytest.param(False, marks=needs_root, id="root"), pytest.param(True, id="ordinary")])
@@ -63,7 +52,7 @@ def mine() -> Iterator[Files]:
 
 def odd(files: Files, name: str = "odd", **how: t.Any) -> Path:
     top = files.folder / name
-    make_odd_tree(top, root=not files.ordinary, **how)
+    make_odd_tree(top, privileged=not files.ordinary, **how)
     if files.ordinary and ROOT:
         give(top, ACCOUNT)
     return top

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import subprocess
+import tempfile
 import typing as t
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,3 +69,13 @@ def by_hand(archive: Path, target: Path) -> None:
     with subprocess.Popen(["zstd", "-q", "-d", "-c", str(archive)], stdout=subprocess.PIPE) as zstd:
         done = subprocess.run(unpack, stdin=zstd.stdout, capture_output=True, check=False)
     assert (zstd.returncode, done.returncode) == (0, 0), done.stderr
+
+
+@contextlib.contextmanager
+def place(*, ordinary: bool) -> Iterator[Files]:
+    """A private folder that the account which works there can reach; pytest's own are root's alone."""
+    with tempfile.TemporaryDirectory(prefix="files-") as name:
+        folder = Path(name)
+        if ordinary and ROOT:
+            shutil.chown(folder, ACCOUNT)
+        yield Files(folder, ordinary)

@@ -83,12 +83,12 @@ def facts_of(top: Path, *, owners: bool = True) -> Facts:
 
 
 def make_odd_tree(
-    top: Path, *, seed: int = 1, root: bool = ROOT, order: Callable[[list[bytes]], None] = lambda _names: None
+    top: Path, *, seed: int = 1, privileged: bool = ROOT, order: Callable[[list[bytes]], None] = lambda _names: None
 ) -> None:
     """A tree with everything that the collection promises to bring back; the same for the same seed.
 
     Args:
-        root: also what only root can make.
+        privileged: also what only root can make.
         order: changes the order in which the files are made.
     """
     names = list(ODD_NAMES)
@@ -120,7 +120,7 @@ def make_odd_tree(
     os.chmod(top / "sparse", 0o640)
     os.setxattr(top / "sparse", "system.posix_acl_access", ACL)
     os.setxattr(top / "empty folder", "system.posix_acl_default", ACL)
-    if root:
+    if privileged:
         make_roots_own(top)
     for number, name in enumerate(sorted(facts_of(top))):
         moment = (1_600_000_000 + number) * 10**9 + number * 1_000_003
