@@ -17,6 +17,11 @@ def shown(name: bytes) -> str:
     return name.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
+def told(name: bytes) -> str:
+    """A name in an archive as text; its own folder is a dot."""
+    return shown(name) or "."
+
+
 def raw(text: str) -> bytes:
     """The name that `shown` was given.
 

@@ -16,7 +16,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _clock
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Retry
 from ansible_collections.mazevault.backup.plugins.module_utils._files import default_reserve, free_bytes, human_size
 from ansible_collections.mazevault.backup.plugins.module_utils._members import Limits
-from ansible_collections.mazevault.backup.plugins.module_utils._names import Patterns, as_text, shown
+from ansible_collections.mazevault.backup.plugins.module_utils._names import Patterns, as_text, shown, told
 from ansible_collections.mazevault.backup.plugins.module_utils._pipeline import Pipeline
 from ansible_collections.mazevault.backup.plugins.module_utils._process import PIPE, STDERR_TAIL, Child, Result, failure
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
@@ -137,7 +137,7 @@ class Packer:
                 raise
             if not (packed.changed or packed.vanished) or attempt >= self._attempts:
                 return packed
-            moving = [shown(name) for name in (*packed.changed, *packed.vanished)]
+            moving = [told(name) for name in (*packed.changed, *packed.vanished)]
             self.progress.step("files: attempt given up", attempt=attempt, why=f"changed while read: {moving[0]}")
             os.unlink(target)
             time.sleep(0.2 * attempt)
@@ -313,8 +313,8 @@ def describe(packed: Packed, *, component: str, path: str, size: int, facts: t.M
         "bytes_plaintext": packed.contents.size,
         "entries": [entry.as_dict() for entry in entries],
         "left_out": packed.selection.left_out,
-        "changed_while_read": [shown(name) for name in packed.changed],
-        "vanished": [shown(name) for name in packed.vanished],
+        "changed_while_read": [told(name) for name in packed.changed],
+        "vanished": [told(name) for name in packed.vanished],
     }
     return {"artefact": artefact, "public": public, "private": private}
 

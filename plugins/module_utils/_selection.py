@@ -13,7 +13,14 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
-from ansible_collections.mazevault.backup.plugins.module_utils._names import Patterns, from_text, parents, shown, tidy
+from ansible_collections.mazevault.backup.plugins.module_utils._names import (
+    Patterns,
+    from_text,
+    parents,
+    shown,
+    tidy,
+    told,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._tree import (
     FILE,
     FOLDER,
@@ -203,16 +210,16 @@ def _below(
         path = waiting.pop()
         name = source.name_of(path)
         if path in never:
-            result.left_out.append({"name": shown(name), "why": "made by the backup itself"})
+            result.left_out.append({"name": told(name), "why": "made by the backup itself"})
             continue
         if pattern := patterns.match(path, name):
-            result.left_out.append({"name": shown(name), "why": f"excluded by {pattern}"})
+            result.left_out.append({"name": told(name), "why": f"excluded by {pattern}"})
             continue
         try:
             info = os.lstat(path)
             kind = kind_of(info.st_mode)
             if kind not in KEPT:
-                result.left_out.append({"name": shown(name), "why": kind})
+                result.left_out.append({"name": told(name), "why": kind})
                 continue
             if kind == FOLDER:
                 waiting += [os.path.join(path, inside) for inside in os.listdir(path)]

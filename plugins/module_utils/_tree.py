@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import CHUNK
-from ansible_collections.mazevault.backup.plugins.module_utils._names import raw, shown
+from ansible_collections.mazevault.backup.plugins.module_utils._names import raw, shown, told
 
 FILE, FOLDER, SYMLINK, HARDLINK = "file", "folder", "symlink", "hardlink"
 KEPT = (FILE, FOLDER, SYMLINK, HARDLINK)
@@ -61,7 +61,7 @@ class Entry:
 
     @property
     def shown(self) -> str:
-        return shown(self.name) or "."
+        return told(self.name)
 
     def as_dict(self) -> dict[str, t.Any]:
         """For a record; what a kind doesn't have is left out."""
@@ -247,7 +247,7 @@ class Difference:
     what: str
 
     def __str__(self) -> str:
-        return f"{shown(self.name) or '.'}: {self.what}"
+        return f"{told(self.name)}: {self.what}"
 
 
 def differences(wanted: t.Mapping[bytes, Entry], found: t.Mapping[bytes, Entry], judging: Judging) -> list[Difference]:

@@ -238,7 +238,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     require_space,
     write_json,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._names import Patterns, shown
+from ansible_collections.mazevault.backup.plugins.module_utils._names import Patterns, shown, told
 from ansible_collections.mazevault.backup.plugins.module_utils._pack import (
     SUFFIXES,
     Packer,
@@ -361,7 +361,7 @@ def _foreseen(place: _Destination, selection: Selection) -> dict[str, t.Any]:
         },
         "left_out": selection.left_out[:_SHOWN],
         "changed_while_read": [],
-        "vanished": [shown(name) for name in selection.vanished],
+        "vanished": [told(name) for name in selection.vanished],
         "attempts": 0,
         "diff": {
             "before": "",
@@ -386,7 +386,7 @@ def _write(
             "compression": compression,
             "class": params["class"],
             "sources": [
-                {"path": source.given, "resolved": shown(source.path), "name": shown(source.name) or "."}
+                {"path": source.given, "resolved": shown(source.path), "name": told(source.name)}
                 for source in packer.sources
             ],
         }
