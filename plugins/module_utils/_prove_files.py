@@ -14,7 +14,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import req
 from ansible_collections.mazevault.backup.plugins.module_utils._members import Limits
 from ansible_collections.mazevault.backup.plugins.module_utils._process import KILLED
 from ansible_collections.mazevault.backup.plugins.module_utils._put_back import discard
-from ansible_collections.mazevault.backup.plugins.module_utils._refusals import refuse
+from ansible_collections.mazevault.backup.plugins.module_utils._refusals import ALLOWANCES, refuse
 from ansible_collections.mazevault.backup.plugins.module_utils._tar_file import (
     Contents,
     Opener,
@@ -80,7 +80,12 @@ def _guilt(exc: BackupError) -> str:
 
 def _toc(source: Opener, record: Record | None, limits: Limits) -> Check:
     listed = read_contents(source, limits, contents=False)
-    refuse(listed.entries, recorded={entry.name: entry for entry in record.entries} if record else None)
+    # Of links that lead out, and of set-uid bits, only a record can say whether they belong there.
+    refuse(
+        listed.entries,
+        allowed=() if record else ALLOWANCES,
+        recorded={entry.name: entry for entry in record.entries} if record else None,
+    )
     observed = f"{len(listed.entries)} entries"
     if record is not None and _names(listed.entries) != _names(record.entries):
         return Check("contents", "toc", FAIL, "it lists other names than were recorded", "", observed)
