@@ -5,17 +5,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import decimal
 import hashlib
-import struct
-import tarfile
 import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import Damaged, Unsafe
 from ansible_collections.mazevault.backup.plugins.module_utils._files import CHUNK, human_size
-from ansible_collections.mazevault.backup.plugins.module_utils._names import from_text, shown, tidy
+from ansible_collections.mazevault.backup.plugins.module_utils._headers import (
+    BLOCK,
+    EXTRA,
+    LONG_LINK,
+    LONG_NAME,
+    OLD_SPARSE,
+    Header,
+    Map,
+    check_map,
+    damage,
+    decimal_number,
+    nanoseconds,
+    number,
+    pack_acl,
+    parse_header,
+    parse_map,
+    parse_old_map,
+    parse_records,
+)
+from ansible_collections.mazevault.backup.plugins.module_utils._names import shown, tidy
 from ansible_collections.mazevault.backup.plugins.module_utils._tree import (
     ACL,
     DEFAULT_ACL,
@@ -28,26 +43,24 @@ from ansible_collections.mazevault.backup.plugins.module_utils._tree import (
     Entry,
 )
 
-# What the headers of one member may take: a sparse file has its map there.
-_HEADERS = 32 << 20
+# What the extra headers of one member may take: a sparse file has its map there.
+_EXTRA_LIMIT = 32 << 20
 _KINDS = {
-    tarfile.REGTYPE: FILE,
-    tarfile.AREGTYPE: FILE,
-    tarfile.CONTTYPE: FILE,
-    tarfile.GNUTYPE_SPARSE: FILE,
-    tarfile.DIRTYPE: FOLDER,
-    tarfile.SYMTYPE: SYMLINK,
-    tarfile.LNKTYPE: HARDLINK,
-    tarfile.CHRTYPE: DEVICE,
-    tarfile.BLKTYPE: DEVICE,
-    tarfile.FIFOTYPE: FIFO,
+    b"0": FILE,
+    b"\0": FILE,
+    b"7": FILE,
+    OLD_SPARSE: FILE,
+    b"5": FOLDER,
+    b"2": SYMLINK,
+    b"1": HARDLINK,
+    b"3": DEVICE,
+    b"4": DEVICE,
+    b"6": FIFO,
 }
 # Headers about the next one. Global ones would change names and owners of all that follows: no archive of ours has any.
-_ABOUT = (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_ABOUT = (EXTRA, LONG_NAME, LONG_LINK)
 _XATTR = "SCHILY.xattr."
-_PERMISSIONS = {"r": 4, "w": 2, "x": 1}
-_ACL_TAGS = {"user": (1, 2), "group": (4, 8), "mask": (16, 16), "other": (32, 32)}
-_NOBODY = 0xFFFFFFFF
+_ZEROS = bytes(CHUNK)
 
 
 @dataclass(frozen=True)
@@ -63,67 +76,68 @@ class Limits:
     members: int
 
 
-class Member(t.Protocol):
-    """What comes out of the stream: the entry without the hash of its contents, and these, in pieces."""
-
-    entry: Entry
-    sparse: bool
-
-    def pieces(self) -> t.Iterator[bytes]: ...
-
-
-class _Meter:
+class _Blocks:
     """A stream that ends with Unsafe when more is read from it than is allowed, and hashes what goes by."""
 
     def __init__(self, stream: t.IO[bytes], total: int) -> None:
         self._stream, self._total = stream, total
-        self.sha256 = hashlib.sha256()
-        self.position, self.fence = 0, total
+        self.sha256, self.position = hashlib.sha256(), 0
 
     def read(self, size: int) -> bytes:
-        piece = self._stream.read(size)
-        self.position += len(piece)
-        self.sha256.update(piece)
-        if self.position > min(self.fence, self._total + CHUNK):
-            what = "the headers of one member" if self.position > self.fence else f"{human_size(self._total)}"
+        """So many bytes; fewer only at the end."""
+        pieces, left = [], size
+        while left and (piece := self._stream.read(left)):
+            pieces.append(piece)
+            left -= len(piece)
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self.sha256.update(data)
+        self.position += len(data)
+        if self.position > self._total:
             raise Unsafe(
-                f"archive: more is unpacked from it than {what} may take: it is damaged, or made to fill the host",
+                f"archive: it goes on after {human_size(self._total)}: it is damaged, or made to fill the host",
                 hint="If it is your own and that large, raise max_bytes.",
             )
-        return piece
+        return data
+
+    def whole(self, size: int) -> bytes:
+        data = self.read(size)
+        if len(data) < size:
+            raise Damaged("archive: it is cut off: its end is missing", hint="Take another copy of it.")
+        return data
 
 
-@contextlib.contextmanager
-def _damage() -> t.Iterator[None]:
-    """What tarfile says of bytes that it can't make sense of."""
-    try:
-        yield
-    except (tarfile.TarError, ValueError, OverflowError, IndexError, struct.error) as exc:
-        raise Damaged(f"archive: not a whole tar archive: {exc}", hint="Take another copy of it.") from exc
+class Member:
+    """What comes out of the stream: the entry without the hash of its contents, and these, in pieces."""
 
-
-class _Opened:
-    def __init__(self, tar: tarfile.TarFile, info: tarfile.TarInfo, entry: Entry) -> None:
-        self._tar, self._info = tar, info
-        self.entry, self.sparse, self.taken = entry, info.issparse(), entry.kind != FILE
+    def __init__(self, blocks: _Blocks, entry: Entry, stored: int, holes: Map | None) -> None:
+        self._blocks, self._holes, self._left = blocks, holes, stored
+        self._padding = -stored % BLOCK
+        self.entry, self.sparse = entry, holes is not None
 
     def pieces(self) -> t.Iterator[bytes]:
-        with _damage():
-            yield from self._pieces()
+        """The contents from the beginning, holes as zeros; to be asked for once."""
+        if self._holes is None:
+            yield from self._stored(self._left)
+            return
+        position = 0
+        for offset, length in [*self._holes, (self.entry.size, 0)]:
+            for start in range(position, offset, CHUNK):
+                yield _ZEROS[: min(CHUNK, offset - start)]
+            yield from self._stored(length)
+            position = offset + length
 
-    def _pieces(self) -> t.Iterator[bytes]:
-        self.taken = True
-        source = self._tar.extractfile(self._info)
-        if source is None:
-            raise Damaged(f"archive: {self.entry.shown}: no contents")
-        left = self._info.size
-        with source:
-            while left:
-                piece = source.read(min(left, CHUNK))
-                if not piece:
-                    raise Damaged(f"archive: {self.entry.shown}: its contents end too early")
-                left -= len(piece)
-                yield piece
+    def _stored(self, size: int) -> t.Iterator[bytes]:
+        while size:
+            piece = self._blocks.whole(min(size, CHUNK))
+            size -= len(piece)
+            self._left -= len(piece)
+            yield piece
+
+    def finish(self) -> None:
+        """Go on to the next header."""
+        for _piece in self._stored(self._left):
+            pass
+        self._blocks.whole(self._padding)
 
 
 class TarReader:
@@ -135,7 +149,8 @@ class TarReader:
     """
 
     def __init__(self, stream: t.IO[bytes], limits: Limits) -> None:
-        self._meter, self._limits = _Meter(stream, limits.total + limits.members * 2048 + _HEADERS), limits
+        self._blocks = _Blocks(stream, limits.total + limits.members * 2048 + _EXTRA_LIMIT)
+        self._limits = limits
         self.sha256, self.size = "", 0
 
     def members(self) -> t.Iterator[Member]:
@@ -144,159 +159,148 @@ class TarReader:
             Damaged: it isn't a whole archive.
             Unsafe: more than is allowed, or a kind of header that no archive of ours has.
         """
-        with _damage():
-            yield from self._members()
-
-    def _members(self) -> t.Iterator[Member]:
-        ended = False
-
-        class Header(tarfile.TarInfo):
-            """Sees each header before anything is done with it; tarfile passes over kinds that it doesn't know."""
-
-            @classmethod
-            def frombuf(cls, buf: t.Any, encoding: str, errors: str) -> tarfile.TarInfo:  # type: ignore[override]
-                nonlocal ended
-                ended = len(buf) == tarfile.BLOCKSIZE and not any(buf)
-                found = super().frombuf(buf, encoding, errors)
-                if found.type not in _KINDS and found.type not in _ABOUT:
-                    raise Unsafe(f"archive: {shown(from_text(found.name))}: of type {found.type!r}, which is no file's")
-                return found
-
-        self._meter.fence = _HEADERS
-        with tarfile.open(
-            fileobj=t.cast("t.IO[bytes]", self._meter),
-            mode="r|",
-            bufsize=CHUNK,
-            tarinfo=Header,
-            encoding="utf-8",
-            errors="surrogateescape",
-        ) as tar:
-            yield from self._each(tar)
-            if not ended:
-                raise Damaged("archive: it is cut off: its end is missing", hint="Take another copy of it.")
-            self._finish(tar)
-
-    def _each(self, tar: tarfile.TarFile) -> t.Iterator[Member]:
         members = total = 0
-        while (info := tar.next()) is not None:
-            vars(tar)["members"].clear()  # it would keep them all
+        while (header := self._header()) is not None:
+            member = self._member(header)
             members += 1
-            entry = _entry(info)
-            total += info.size if entry.kind == FILE else 0
+            total += member.entry.size
             if members > self._limits.members or total > self._limits.total:
                 raise Unsafe(
                     f"archive: it holds more than {self._limits.members} members"
                     if members > self._limits.members
-                    else f"archive: {entry.shown}: with it the files come to more than"
-                    f" {human_size(self._limits.total)}, of which {human_size(info.size)} are its own",
+                    else f"archive: {member.entry.shown}: with it the files come to more than"
+                    f" {human_size(self._limits.total)}, of which {human_size(member.entry.size)} are its own",
                     hint="If it is your own and that large, raise max_bytes or max_members.",
                 )
-            _check_holes(info, entry)
-            self._meter.fence = self._meter.position + info.size + CHUNK
-            member = _Opened(tar, info, entry)
             yield member
-            self._meter.fence = self._meter.position + _HEADERS + (0 if member.taken else info.size)
-
-    def _finish(self, tar: tarfile.TarFile) -> None:
-        """Read to the end of the stream: padding only."""
-        self._meter.fence = self._meter.position + _HEADERS
-        rest = t.cast("t.IO[bytes]", tar.fileobj)
-        while piece := rest.read(CHUNK):
-            if piece.strip(b"\0"):
+            member.finish()
+        while rest := self._blocks.read(CHUNK):
+            if rest.strip(b"\0"):
                 raise Damaged("archive: something follows its end", hint="Take another copy of it.")
-        while piece := self._meter.read(CHUNK):
-            if piece.strip(b"\0"):
-                raise Damaged("archive: something follows its end", hint="Take another copy of it.")
-        self.sha256, self.size = self._meter.sha256.hexdigest(), self._meter.position
+        self.sha256, self.size = self._blocks.sha256.hexdigest(), self._blocks.position
+
+    def _header(self) -> Header | None:
+        block = self._blocks.whole(BLOCK)
+        if not block.strip(b"\0"):
+            return None
+        header = parse_header(block)
+        if header.type not in _KINDS and header.type not in _ABOUT:
+            raise Unsafe(f"archive: {shown(header.name)}: of type {header.type!r}, which is no file's")
+        return header
+
+    def _member(self, header: Header) -> Member:
+        """With what the headers before it say about it."""
+        names: dict[bytes, bytes] = {}
+        records: dict[str, bytes] = {}
+        holes: Map | None = []
+        while header.type in _ABOUT:
+            if header.type in names:
+                raise damage(f"{shown(header.name)}: two headers say different things of it")
+            if header.size > _EXTRA_LIMIT:
+                raise Unsafe(f"archive: {shown(header.name)}: {human_size(header.size)} of extra headers")
+            data = self._blocks.whole(header.size + -header.size % BLOCK)[: header.size]
+            names[header.type] = data.partition(b"\0")[0]
+            if header.type == EXTRA:
+                records, holes = parse_records(data)
+            following = self._header()
+            if following is None:
+                raise damage("nothing follows an extra header")
+            header = following
+        if ("path" in records and LONG_NAME in names) or ("linkpath" in records and LONG_LINK in names):
+            raise damage(f"{shown(header.name)}: two headers say different things of it")
+        name = records.get("GNU.sparse.name", records.get("path", names.get(LONG_NAME, header.name)))
+        link = records.get("linkpath", names.get(LONG_LINK, header.link))
+        stored = decimal_number(records["size"]) if "size" in records else header.size
+        size, holes, stored = self._holes(header, records, holes, stored)
+        entry = _entry(header, records, name, link, size)
+        if holes is not None:
+            check_map(holes, entry.size, stored, entry.name)
+        return Member(self._blocks, entry, stored, holes)
+
+    def _holes(
+        self, header: Header, records: t.Mapping[str, bytes], holes: Map | None, stored: int
+    ) -> tuple[int, Map | None, int]:
+        """A file's size, where it has data (None: everywhere), and how many bytes; in each form that GNU tar writes."""
+        if header.type == OLD_SPARSE:
+            return number(header.block[483:495]), self._old_map(header), stored
+        if "GNU.sparse.major" in records:
+            holes, taken = self._map_in_front(stored)
+            return decimal_number(records.get("GNU.sparse.realsize", b"")), holes, stored - taken
+        if "GNU.sparse.size" in records:
+            if "GNU.sparse.map" in records:
+                holes = parse_map(records["GNU.sparse.map"])
+            return decimal_number(records["GNU.sparse.size"]), holes, stored
+        return stored, None, stored
+
+    def _old_map(self, header: Header) -> Map:
+        """In the header itself, and in as many blocks after it as there are."""
+        found = parse_old_map(header.block[386:482], 4)
+        more = header.block[482]
+        while more:
+            block = self._blocks.whole(BLOCK)
+            found += parse_old_map(block[:504], 21)
+            more = block[504]
+            if len(found) > _EXTRA_LIMIT // 24:
+                raise Unsafe(f"archive: {shown(header.name)}: more holes than any file has")
+        return found
+
+    def _map_in_front(self, stored: int) -> tuple[Map, int]:
+        """A map before the data: how many entries, then their numbers, a line each, filled up to a block."""
+        numbers: list[int] = []
+        rest, taken = b"", 0
+        while not numbers or len(numbers) < 1 + 2 * numbers[0]:
+            taken += BLOCK
+            if taken > min(_EXTRA_LIMIT, stored):
+                raise damage("a map of holes that isn't whole")
+            *lines, rest = (rest + self._blocks.whole(BLOCK)).split(b"\n")
+            for line in lines:
+                if not numbers or len(numbers) < 1 + 2 * numbers[0]:
+                    numbers.append(decimal_number(line))
+        return list(zip(numbers[1::2], numbers[2::2])), taken
 
 
-def _entry(info: tarfile.TarInfo) -> Entry:
-    kind = _KINDS[info.type]
-    name = _name(info.name, info.name)
-    if info.size < 0 or (info.size and kind != FILE):
-        raise Damaged(f"archive: {shown(name)}: {info.size} bytes, and it is a {kind}")
-    mtime = info.pax_headers.get("mtime", str(int(info.mtime)))
-    xattrs = _xattrs(info, kind)
+def _entry(header: Header, records: t.Mapping[str, bytes], name: bytes, link: bytes, size: int) -> Entry:
+    kind = _KINDS[header.type]
+    if kind == FILE and name.endswith(b"/"):
+        kind = FOLDER  # as the oldest archives have them
+    tidied = _tidy(name, name)
+    if (size or header.size) and kind != FILE:
+        raise Damaged(f"archive: {shown(tidied)}: {size} bytes, and it is a {kind}")
     if kind == HARDLINK:
-        return Entry(name, kind, target=_name(info.linkname, info.name))
+        return Entry(tidied, kind, target=_tidy(link, name))
     return Entry(
-        name,
+        tidied,
         kind,
-        info.mode & 0o7777,
-        info.uid,
-        info.gid,
-        _nanoseconds(mtime),
-        info.size if kind == FILE else 0,
+        header.mode & 0o7777,
+        decimal_number(records["uid"]) if "uid" in records else header.uid,
+        decimal_number(records["gid"]) if "gid" in records else header.gid,
+        nanoseconds(records.get("mtime", b"%d" % header.mtime)),
+        size if kind == FILE else 0,
         "",
-        from_text(info.linkname) if kind == SYMLINK else b"",
-        xattrs,
+        link if kind == SYMLINK else b"",
+        _xattrs(records) if kind in (FILE, FOLDER, SYMLINK) else {},
     )
 
 
-def _name(text: str, of: str) -> bytes:
+def _tidy(name: bytes, of: bytes) -> bytes:
     try:
-        return tidy(from_text(text))
+        return tidy(name)
     except ValueError as exc:
-        told = "" if text == of else f" -> {shown(from_text(text))}"
+        via = "" if name == of else f" -> {shown(name)}"
         raise Unsafe(
-            f"archive: {shown(from_text(of))}{told}: {exc}: it would be written outside the target",
+            f"archive: {shown(of)}{via}: {exc}: it would be written outside the target",
             hint="Nothing was unpacked. Somebody wants to do harm with it, or it was made with tar's option -P.",
         ) from exc
 
 
-def _check_holes(info: tarfile.TarInfo, entry: Entry) -> None:
-    end = 0
-    for offset, size in getattr(info, "sparse", None) or ():
-        if (offset, size) == (0, 0):
-            continue  # tar's older form fills up with them
-        if offset < end or size < 0 or offset + size > info.size:
-            raise Damaged(f"archive: {entry.shown}: its map of holes contradicts itself")
-        end = offset + size
-
-
-def _nanoseconds(seconds: str) -> int:
-    try:
-        return int(decimal.Decimal(seconds).scaleb(9).to_integral_value(decimal.ROUND_FLOOR))
-    except decimal.InvalidOperation as exc:
-        raise Damaged(f"archive: {seconds}: not a time") from exc
-
-
-def _xattrs(info: tarfile.TarInfo, kind: str) -> dict[str, bytes]:
+def _xattrs(records: t.Mapping[str, bytes]) -> dict[str, bytes]:
     """Extended attributes as the kernel has them, from either form that GNU tar writes."""
-    if kind not in (FILE, FOLDER, SYMLINK):
-        return {}
-    headers = info.pax_headers
-    found = {
-        key[len(_XATTR) :]: value.encode("utf-8", "surrogateescape")
-        for key, value in headers.items()
-        if key.startswith(_XATTR)
-    }
-    label = headers.get("RHT.security.selinux")
+    found = {key[len(_XATTR) :]: value for key, value in records.items() if key.startswith(_XATTR)}
+    label = records.get("RHT.security.selinux")
     if label and "security.selinux" not in found:
-        found["security.selinux"] = label.encode("utf-8", "surrogateescape") + b"\0"
+        found["security.selinux"] = label + b"\0"
     for key, name in (("SCHILY.acl.access", ACL), ("SCHILY.acl.default", DEFAULT_ACL)):
-        if headers.get(key) and name not in found and (packed := pack_acl(headers[key], name)):
+        text = records.get(key, b"").decode("utf-8", "replace")
+        if text and name not in found and (packed := pack_acl(text, name)):
             found[name] = packed
     return found
-
-
-def pack_acl(text: str, name: str) -> bytes:
-    """The kernel's form of an ACL; empty for one that says no more than the mode.
-
-    Raises:
-        Damaged: not an ACL with numbers for its users and groups.
-    """
-    entries = []
-    for line in filter(None, (line.partition("#")[0].strip() for line in text.replace(",", "\n").splitlines())):
-        tag, who, permissions = (*line.split(":"), "", "")[:3]
-        if tag not in _ACL_TAGS or (who and not who.isdigit()) or set(permissions) - set("rwx-"):
-            raise Damaged(f"archive: {line}: not an entry of an ACL with numbers for its users and groups")
-        bits = sum(_PERMISSIONS.get(letter, 0) for letter in permissions)
-        entries.append((_ACL_TAGS[tag][bool(who)], bits, int(who) if who else _NOBODY))
-    if name == ACL and len(entries) <= 3:
-        return b""
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in sorted(entries, key=_acl_order))
-
-
-def _acl_order(entry: tuple[int, int, int]) -> tuple[int, int]:
-    return entry[0], entry[2]
