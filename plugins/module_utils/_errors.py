@@ -34,3 +34,7 @@ class Retry(BackupError):
 
 class Damaged(BackupError):
     """The bytes are not a whole dump."""
+
+
+class Unsafe(BackupError):
+    """An archive holds what must not be unpacked."""

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import pwd
+import resource
 import signal
 import threading
 import typing as t
@@ -135,3 +136,8 @@ def no_digests() -> None:
         return {"schema": schema, "name": name, "rows": 0, "digest": "0:0"}
 
     _wrap("_contents", "", "digest_table", unread)
+
+
+def memory_limit(megabytes: int) -> None:
+    """Let this process have no more memory than this."""
+    resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
