@@ -30,7 +30,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._stored import St
 from ansible_collections.mazevault.backup.plugins.module_utils._tar_file import check_archive, opener
 from ansible_collections.mazevault.backup.plugins.module_utils._unpack import Unpacker
 from support.files import ACCOUNT, Files, by_hand, place
-from support.flow import count
+from support.flow import IN_PLAIN, count
 from support.modules import run_module
 from support.plays import tree_state
 from support.trees import ODD_NAMES, ROOT, facts_of, give, make_odd_tree, make_specials
@@ -221,10 +221,7 @@ def test_any_names_and_contents(
         )
         os.mkdir(back, 0o700)
         unpacker = Unpacker(back, os.fsdecode(named))
-        assert (
-            unpacker.compare(unpacker.unpack(opener(Stored((archive,)), HostRuntime()), checked, Limits(1 << 30, 1000)))
-            == []
-        )
+        assert unpacker.compare(unpacker.unpack(way, checked, Limits(1 << 30, 1000))) == []
         assert facts_of(Path(back)) == facts_of(Path(os.fsdecode(top)))
 
 
@@ -309,7 +306,7 @@ def test_archives_of_an_open_set(mine: Files) -> None:
     top = odd(mine, "data")
     root.mkdir(mode=0o700, parents=True)
     (mine.folder / "app/x").write_text("x")
-    opened = mine.must("recovery_set", {"backup_root": str(root), "state": "open"})
+    opened = mine.must("recovery_set", {"backup_root": str(root), "state": "open", **IN_PLAIN})
     where = {"backup_root": str(root), "set_id": opened["set_id"]}
     staging = root / "staging" / opened["set_id"]
     one = mine.must("files_backup", {**where, "component": "volumes", "name": "one", "paths": [{"path": str(top)}]})
