@@ -224,6 +224,7 @@ attempts:
   returned: success
 """
 
+import contextlib
 import os
 import typing as t
 
@@ -404,7 +405,8 @@ def _write(
         for old in (former or {}).get("artefacts", ()):
             if place.staging is not None and old["path"] == place.name:
                 for name in files_of(old):
-                    remove_tree(os.path.join(place.staging.set_path, name))
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(place.staging.set_path, name))
         for path in packed.sink.files:
             os.rename(path, place.path + path[len(temporary) :])
         fsync_path(os.path.dirname(place.path))

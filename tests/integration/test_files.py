@@ -216,9 +216,8 @@ def test_any_names_and_contents(
         packer = Packer(HostRuntime(), sources_of([source]), Patterns([]), compression="zstd", progress=Progress())
         packed = packer.pack(archive, folder)
         assert (packed.changed, packed.vanished) == ([], [])
-        checked = check_archive(
-            opener(Stored((archive,)), HostRuntime()), Limits(1 << 30, 1000), allowed=["outside_links"]
-        )
+        way = opener(Stored((archive,)), HostRuntime())
+        checked = check_archive(way, Limits(1 << 30, 1000), allowed=["outside_links"])
         os.mkdir(back, 0o700)
         unpacker = Unpacker(back, os.fsdecode(named))
         assert unpacker.compare(unpacker.unpack(way, checked, Limits(1 << 30, 1000))) == []
