@@ -11,37 +11,6 @@ from pathlib import Path
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
-DOCUMENTATION = r"""
-name: recipients
-author:
-  - The mazevault.backup authors (@mazevault)
-version_added: 0.1.0
-short_description: Who may open recovery sets, from files or text
-description:
-  - Gives certificates (PEM text) and age's recipients, one an element. What an inventory or a survey holds can be a
-    list or text, with the certificates themselves, or with the names of files on the control node that hold some.
-  - Relative names are looked for as Ansible looks for files, beside the playbook and in its folder C(files).
-options:
-  _terms:
-    description: Lists or texts; null and empty ones give nothing.
-    type: list
-    elements: raw
-    required: true
-"""
-
-EXAMPLES = r"""
-- name: Two files and one of age's recipients
-  ansible.builtin.debug:
-    msg: "{{ query('mazevault.backup.recipients', ['recovery-a.crt', '/etc/pki/recovery-b.crt']) }}"
-"""
-
-RETURN = r"""
-_raw:
-  description: Certificates as PEM text, and age's recipients.
-  type: list
-  elements: str
-"""
-
 _CERTIFICATE = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?-----END [A-Z0-9 ]+-----", re.DOTALL)
 # Where one name ends and another begins in text.
 _GAP = re.compile(r"[,\n]")

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.test_encryption import open_by_hand, schemes
 from support.flow import Flow, count
-from support.identities import Custodians, Identity, make_custodians, make_identity
+from support.identities import Custodians, Identity, make_custodians, make_identity, open_by_hand, schemes
 from support.modules import Outcome, run_module
 from support.plays import tree_state
 from support.servers import PgServer, installations

@@ -4,108 +4,16 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from support import compare, odd
+from support.by_hand import run_blocks, stock_tools
 from support.flow import Flow
-from support.servers import PgInstall, PgServer, installations
+from support.servers import PgServer, installations
 
-COREUTILS = [
-    "[",
-    "b2sum",
-    "base64",
-    "basename",
-    "cat",
-    "chgrp",
-    "chmod",
-    "chown",
-    "cksum",
-    "comm",
-    "cp",
-    "csplit",
-    "cut",
-    "date",
-    "dd",
-    "df",
-    "dir",
-    "dirname",
-    "du",
-    "echo",
-    "env",
-    "expand",
-    "expr",
-    "false",
-    "fmt",
-    "fold",
-    "head",
-    "id",
-    "install",
-    "join",
-    "link",
-    "ln",
-    "ls",
-    "md5sum",
-    "mkdir",
-    "mkfifo",
-    "mknod",
-    "mktemp",
-    "mv",
-    "nice",
-    "nl",
-    "nohup",
-    "nproc",
-    "od",
-    "paste",
-    "pr",
-    "printf",
-    "pwd",
-    "readlink",
-    "realpath",
-    "rm",
-    "rmdir",
-    "seq",
-    "sha1sum",
-    "sha224sum",
-    "sha256sum",
-    "sha384sum",
-    "sha512sum",
-    "shred",
-    "shuf",
-    "sleep",
-    "sort",
-    "split",
-    "stat",
-    "stdbuf",
-    "sum",
-    "sync",
-    "tac",
-    "tail",
-    "tee",
-    "test",
-    "timeout",
-    "touch",
-    "tr",
-    "true",
-    "truncate",
-    "tsort",
-    "tty",
-    "uname",
-    "unexpand",
-    "uniq",
-    "unlink",
-    "wc",
-    "whoami",
-    "yes",
-]
-MARK = "--- that was a block ---"
-CLIENTS = ("psql", "pg_restore", "vacuumdb")
 ODD_NAME = "a = 'b' \"c\" \\ $d žluť"
 SMALL = """
 CREATE ROLE "o'dd = \\ owner";
@@ -136,50 +44,6 @@ def source(request: pytest.FixtureRequest) -> Iterator[PgServer]:
         server.create_database_like("template1", ODD_NAME)
         server.run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", dbname=ODD_NAME, stdin=SMALL)
         yield server
-
-
-def stock_tools(folder: Path, install: PgInstall) -> Path:
-    """A folder of links to coreutils, bash, zstd and this version's client programs, and to nothing else."""
-    folder.mkdir()
-    for name in (*COREUTILS, "bash", "zstd"):
-        found = shutil.which(name)
-        assert found, f"{name} isn't installed"
-        (folder / name).symlink_to(found)
-    for name in CLIENTS:
-        (folder / name).symlink_to(install.program(name))
-    return folder
-
-
-def blocks_of(folder: Path) -> list[str]:
-    return re.findall(r"^```bash\n(.*?)^```$", (folder / "RESTORE.md").read_text(encoding="utf-8"), re.M | re.S)
-
-
-@dataclass(frozen=True)
-class ByHand:
-    """What somebody saw who typed the blocks, one after the other, into one shell."""
-
-    rc: int
-    output: str
-    blocks: int
-    done: int
-
-
-def run_blocks(folder: Path, server: PgServer, tools: Path, **more: str) -> ByHand:
-    """Run every block as the text says, up to the first that fails."""
-    environment = {
-        "PATH": str(tools),
-        "PGHOST": str(server.socket_directory),
-        "PGPORT": str(server.port),
-        "PGUSER": server.superuser,
-        **more,
-    }
-    blocks = blocks_of(folder)
-    script = "".join(f"{block}\necho {MARK}\n" for block in blocks)
-    words = [tools / "bash", "-euo", "pipefail", "-c", script]
-    run = subprocess.run(words, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
-    return ByHand(
-        run.returncode, run.stdout.replace(MARK, "").strip() + run.stderr, len(blocks), run.stdout.count(MARK)
-    )
 
 
 @pytest.mark.parametrize(

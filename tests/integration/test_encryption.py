@@ -16,10 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from integration.test_by_hand import run_blocks, stock_tools
 from support import compare
+from support.by_hand import run_blocks, stock_tools
 from support.flow import HOSTNAME, Flow
-from support.identities import Custodians, expired_certificate, make_custodians, make_identity
+from support.identities import (
+    Custodians,
+    expired_certificate,
+    make_custodians,
+    make_identity,
+    open_by_hand,
+    schemes,
+)
 from support.modules import Outcome, run_module
 from support.servers import PgServer, installations
 
@@ -32,11 +39,6 @@ SELECT lo_from_bytea(0, convert_to('{CANARY}', 'UTF8'));
 GRANT SELECT ON secrets TO auditor;
 COMMENT ON TABLE secrets IS '{CANARY}';
 """
-
-
-def schemes() -> list[t.Any]:
-    missing = pytest.mark.skipif(shutil.which("age") is None, reason="the program age isn't installed")
-    return [pytest.param("cms"), pytest.param("age", marks=missing)]
 
 
 @pytest.fixture(scope="module", params=installations()[:1], ids=str)
@@ -65,20 +67,6 @@ def in_memory() -> set[Path]:
     """Folders of ours on file systems in memory."""
     places = [Path(place) for place in ("/run", os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm") if place]
     return {found for place in places for found in place.glob("mazevault-*")}
-
-
-def open_by_hand(folder: Path, identity: Path, class_name: str, target: Path) -> subprocess.CompletedProcess[bytes]:
-    """As RESTORE.md tells a recipient."""
-    if (folder / f"access/{class_name}.key.age").exists():
-        words = ["age", "-d", "-i", identity, "-o", target, folder / f"access/{class_name}.key.age"]
-    else:
-        wrapped = folder / f"access/{class_name}.key.cms"
-        words = ["openssl", "cms", "-decrypt", "-binary", "-inform", "DER", "-in", wrapped, "-inkey", identity]
-        words += ["-out", target]
-    done = subprocess.run(words, capture_output=True, check=False)
-    if target.exists():
-        target.chmod(0o600)
-    return done
 
 
 def test_a_set_shows_nothing_to_who_has_no_key(published: Path, custodians: Custodians) -> None:

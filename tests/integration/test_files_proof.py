@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -136,7 +137,7 @@ def test_what_speaks_not_against_the_archive(mine: Files, monkeypatch: pytest.Mo
 
     checks = prove_files(path, failing, record, "read", scratch=str(folder))  # type: ignore[arg-type]
     assert {check.verdict for check in checks if check.level in ("toc", "read")} == {UNPROVEN}
-    way = lambda: opener(Stored((path,)), HostRuntime())  # noqa: E731
+    way = functools.partial(opener, Stored((path,)), HostRuntime())
     checks = prove_files(path, way, record, "restore", scratch=str(folder), reserve=1 << 60)
     assert conclude(checks, "restore") == (UNPROVEN, "read") and "too little space" in checks[-1].reason
     programs = mine.folder / "bin"

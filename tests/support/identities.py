@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import typing as t
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 KINDS = {"rsa": ("-newkey", "rsa:3072"), "ec": ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384")}
 
@@ -71,3 +74,22 @@ def expired_certificate(folder: Path) -> str:
     subprocess.run(["openssl", "req", "-new", *KINDS["ec"], *out], check=True, capture_output=True)
     signed = ("openssl", "x509", "-req", "-in", request, "-signkey", key, "-days", "-1")
     return subprocess.run(signed, check=True, capture_output=True, encoding="ascii").stdout
+
+
+def open_by_hand(folder: Path, identity: Path, class_name: str, target: Path) -> subprocess.CompletedProcess[bytes]:
+    """As RESTORE.md tells a recipient."""
+    if (folder / f"access/{class_name}.key.age").exists():
+        words = ["age", "-d", "-i", identity, "-o", target, folder / f"access/{class_name}.key.age"]
+    else:
+        wrapped = folder / f"access/{class_name}.key.cms"
+        words = ["openssl", "cms", "-decrypt", "-binary", "-inform", "DER", "-in", wrapped, "-inkey", identity]
+        words += ["-out", target]
+    done = subprocess.run(words, capture_output=True, check=False)
+    if target.exists():
+        target.chmod(0o600)
+    return done
+
+
+def schemes() -> list[t.Any]:
+    missing = pytest.mark.skipif(shutil.which("age") is None, reason="the program age isn't installed")
+    return [pytest.param("cms"), pytest.param("age", marks=missing)]
