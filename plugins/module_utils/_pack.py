@@ -126,10 +126,10 @@ class Packer:
             try:
                 packed = self._attempt(target, work, attempt)
             except Retry as exc:
+                os.unlink(target)
                 if attempt >= self._attempts:
                     raise
                 self.progress.step("files: attempt given up", attempt=attempt, why=exc.msg)
-                os.unlink(target)
                 continue
             except BaseException:
                 if os.path.lexists(target):

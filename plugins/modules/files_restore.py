@@ -266,6 +266,8 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
             what="the unpacked archive",
             reserve=reserve,
         )
+        if not result["owners"]:
+            module.warn(f"target: {target}: all belongs to this account; only root can set the recorded owners")
         if module.check_mode:
             return result
         place.clean()
@@ -273,8 +275,6 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
     if done["without"]:
         named = ", ".join(f"{name} ({count})" for name, count in done["without"].items())
         module.warn(f"target: {target}: without extended attributes that can't be set here: {named}")
-    if not result["owners"]:
-        module.warn(f"target: {target}: all belongs to this account; only root can set the recorded owners")
     return {**result, **done}
 
 

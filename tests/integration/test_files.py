@@ -207,8 +207,8 @@ def test_any_names_and_contents(
             except (NotADirectoryError, FileExistsError):
                 continue
             if kind != "symlink":
-                os.chmod(name, mode | (0o700 if kind == "folder" else 0))
                 os.setxattr(name, "user.value", value)
+                os.chmod(name, mode | (0o700 if kind == "folder" else 0))
             os.utime(name, ns=(mtime * 7, mtime * 7), follow_symlinks=False)
         source = {"path": os.fsdecode(top), "name": os.fsdecode(named)}
         archive, back = os.path.join(folder, "archive"), os.path.join(folder, "back")

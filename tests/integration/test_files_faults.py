@@ -346,9 +346,10 @@ def test_the_disk_fills_up_during_a_backup(mine: Files, full_disk: Path) -> None
         assert list(full_disk.iterdir()) == []
 
 
-def test_the_disk_fills_up_during_a_restore(mine: Files, full_disk: Path) -> None:
+@pytest.mark.parametrize("compression", ["zstd", "gzip"])
+def test_the_disk_fills_up_during_a_restore(mine: Files, full_disk: Path, compression: str) -> None:
     top = moving(mine)
-    mine.backup("a", {"path": str(top), "name": "."})
+    mine.backup("a", {"path": str(top), "name": "."}, compression=compression)
     (full_disk / "target").mkdir()
     (full_disk / "target/old").write_text("old")
     before = tree_state(full_disk)

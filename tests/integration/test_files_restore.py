@@ -289,6 +289,7 @@ def test_attributes_that_a_file_system_lacks_are_named(mine: Files) -> None:
     done = ordinary.restore("b", "back")
     assert (done["owners"], done["without"]) == (False, {"trusted.note": 1})
     assert any("trusted.note" in str(warning) for warning in done["warnings"])
+    assert ordinary.restore("b", "back")["changed"] is False
     found, wanted = facts_of(mine.folder / "back", owners=False), facts_of(top, owners=False)
     assert wanted[b".env"].pop("xattrs") == {"trusted.note": b"1"}
     assert found[b".env"].pop("xattrs") == {}
