@@ -337,6 +337,8 @@ def _put(
                 hint="Nothing was changed. See whether this file system can hold such files.",
             )
         wanted = canonical(chosen)
+        progress.step("restore: flush")
+        place.flush()
         progress.step("restore: put in place")
         if merge is None:
             place.swap_in(own=b"" in wanted)

@@ -39,6 +39,7 @@ RESTORE_STEPS = (
     "restore: compare with the target",
     "restore: unpack",
     "restore: compare what was unpacked",
+    "restore: flush",
     "restore: put in place",
     "restore: in place",
 )
