@@ -161,7 +161,8 @@ class Workplace:
                 if name:
                     with self._parent(top, name) as (folder, last):
                         if _kind_at(folder, last) is None:
-                            os.mkdir(last, 0o755, dir_fd=folder)
+                            os.mkdir(last, 0o700, dir_fd=folder)
+                            os.chmod(last, 0o755, dir_fd=folder)
             for name in sorted(touched):
                 if name:
                     with self._parent(top, name) as (folder, last):

@@ -82,11 +82,11 @@ class Entry:
         return facts
 
     def line(self) -> str:
-        """One line for a diff; contents show as the beginning of their hash."""
+        """One line for a diff. No hash: of a short secret, it would be as good as the secret."""
         if self.kind in (SYMLINK, HARDLINK):
             return f"{self.shown} {self.kind} -> {shown(self.target)}"
         facts = f"{self.shown} {self.kind} {self.mode:04o} {self.uid}:{self.gid}"
-        return f"{facts} {self.size} {self.sha256[:12]}" if self.kind == FILE else facts
+        return f"{facts} {self.size}" if self.kind == FILE else facts
 
 
 def from_record(facts: t.Mapping[str, t.Any]) -> Entry:

@@ -225,7 +225,15 @@ def test_any_names_and_contents(
 def test_names_and_excludes(mine: Files) -> None:
     """What is called what, what is left out with what lies below, and what makes no sense."""
     top = mine.folder / "srv"
-    for name in ("app/.env", "app/data/a.log", "app/data/keep", "app/cache/x", "app/backups/old", "certs/server.key"):
+    for name in (
+        "app/.env",
+        "app/data/a.log",
+        "app/data/keep",
+        "app/cache/x",
+        "app/backups/old",
+        "app/unused",
+        "certs/server.key",
+    ):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_text(name)
     (mine.folder / "link to app").symlink_to(top / "app")
@@ -233,7 +241,7 @@ def test_names_and_excludes(mine: Files) -> None:
         "a.tar",
         {"path": str(mine.folder / "link to app"), "name": "mv"},
         {"path": str(top / "certs/server.key")},
-        excludes=["*.log", "mv/cac*", f"{top}/app/backups/"],
+        excludes=["*.log", "mv/cac*", f"{mine.folder}/link to app/backups/", f"{top}/app/unused"],
         compression="none",
     )
     listed = subprocess.run(["tar", "-tf", mine.folder / "a.tar"], capture_output=True, check=True, text=True).stdout
@@ -242,7 +250,8 @@ def test_names_and_excludes(mine: Files) -> None:
     assert {entry["name"]: entry["why"] for entry in made["left_out"]} == {
         "mv/data/a.log": "excluded by *.log",
         "mv/cache": "excluded by mv/cac*",
-        "mv/backups": f"excluded by {top}/app/backups/",
+        "mv/backups": f"excluded by {mine.folder}/link to app/backups/",
+        "mv/unused": f"excluded by {top}/app/unused",
     }
 
 
@@ -260,7 +269,8 @@ def test_a_prepared_text_takes_the_place_of_a_file(files: Files) -> None:
     if files.ordinary and ROOT:
         give(top, ACCOUNT)
         shutil.chown(prepared, ACCOUNT)
-    made = files.backup("a.tar.zst", {"path": str(top)}, {"path": str(prepared), "like": str(real)})
+    paths = ({"path": str(top)}, {"path": str(prepared), "like": str(real)})
+    made = files.backup("a.tar.zst", *paths)
     assert made["files"]["files"] == 1
     files.restore("a.tar.zst", "back", part=str(top).lstrip("/"))
     back = files.folder / "back/.env"
@@ -277,6 +287,9 @@ def test_a_prepared_text_takes_the_place_of_a_file(files: Files) -> None:
     plain = subprocess.run(["zstd", "-q", "-d", "-c"], input=packed, capture_output=True, check=True).stdout
     assert b"canary" not in plain and b"@generation:7" in plain
     assert real.read_text() == "MASTER_KEY=canary\n"
+    # Who leaves the real one out means the real one.
+    safer = files.backup("c.tar.zst", *paths, excludes=[".env"])
+    assert safer["artefacts"][0]["sha256"] == made["artefacts"][0]["sha256"]
     # The same again under another name for the prepared text: it is no part of the archive.
     prepared.rename(files.folder / "elsewhere")
     again = files.backup("b.tar.zst", {"path": str(top)}, {"path": str(files.folder / "elsewhere"), "like": str(real)})

@@ -165,6 +165,11 @@ def test_merge_never_goes_over_a_link(mine: Files) -> None:
     assert facts_of(outside) == before
     assert not (target / "certs").is_symlink() and (target / "certs/server.key").read_text() == "key"
     assert (kept_of(done) / "certs").readlink() == outside
+    # Folders that it has only in other names come as tar makes them.
+    (mine.folder / "b").write_bytes(archive([member("x/y/z", content=b"1")]))
+    for name in ("target", "fresh"):
+        mine.restore("b", name, recorded=False, existing="merge", **CONFIRMED)
+        assert [(mine.folder / name / part).stat().st_mode & 0o777 for part in ("x", "x/y")] == [0o755, 0o755]
     # Where the archive has the folder only in other names, it isn't known what to put in its place.
     (mine.folder / "b").write_bytes(archive([member("certs/server.key", content=b"evil")]))
     shutil.rmtree(target)
@@ -180,6 +185,20 @@ def test_an_empty_folder_is_no_obstacle(mine: Files) -> None:
     (mine.folder / "target").mkdir()
     assert mine.restore("a", "target")["action"] == "created"
     assert facts_of(mine.folder / "target") == facts_of(top)
+
+
+def test_an_archive_in_the_target_isnt_moved_away(mine: Files) -> None:
+    """As where the backup root lies in the application's folder."""
+    top = small(mine)
+    target = mine.folder / "target"
+    (target / "backups").mkdir(parents=True)
+    for name in ("a", "a.json"):
+        shutil.move(mine.folder / name, target / "backups" / name)
+    before = tree_state(mine.folder)
+    done = mine.run("files_restore", mine.restoring("target/backups/a", "target", existing="replace", **CONFIRMED))
+    assert done.rc != 0 and "archive lies in it" in done.result["msg"] and tree_state(mine.folder) == before
+    mine.restore("target/backups/a", "target", existing="merge", **CONFIRMED)
+    assert (target / "backups/a").exists() and (target / ".env").read_text() == (top / ".env").read_text()
 
 
 def test_a_link_to_the_target_is_followed(mine: Files) -> None:
