@@ -336,6 +336,9 @@ def test_archives_of_an_open_set(mine: Files) -> None:
     back = {"archive": one["path"], "report": one["report"], "target": str(mine.folder / "back")}
     mine.must("files_restore", {**back, "part": str(top).lstrip("/")})
     assert facts_of(mine.folder / "back") == facts_of(top)
+    for name in ("../x", ".hidden", "a b"):
+        refused = mine.run("files_backup", {**where, "component": "config", "name": name, "paths": [app]})
+        assert refused.rc != 0 and f"name: {name}: not an archive's name" in refused.result["msg"]
     mine.must("recovery_set", {"state": "aborted", **where})
     gone = run_module("files_backup", {**where, "component": "config", "paths": [app]})
     assert gone.rc != 0 and "no work in progress" in gone.result["msg"]
@@ -360,6 +363,7 @@ BAD: list[tuple[dict[str, t.Any], str]] = [
     ({"paths": [{"path": "{folder}/a"}], "reserve": "900T"}, "too little space"),
     ({"paths": [{"path": "{folder}/a"}], "dest": "{folder}/open/x"}, "dest: {folder}/open: others may write here"),
     ({"paths": [{"path": "{folder}/a"}], "dest": ""}, "dest: empty"),
+    ({"paths": [{"path": "{folder}/a"}], "name": "x"}, "set_id"),
 ]
 
 
@@ -380,7 +384,7 @@ def test_mistakes_are_told(mine: Files, params: dict[str, t.Any], said: str) -> 
     before = tree_state(mine.folder)
     done = mine.run("files_backup", {"dest": str(mine.folder / "new"), **filled(params)})
     assert done.rc != 0 and filled(said) in done.result["msg"], done.result
-    assert " -> " in done.result["msg"] and "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr and (" -> " in done.result["msg"] or said == "set_id")
     assert tree_state(mine.folder) == before
 
 

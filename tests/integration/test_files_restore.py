@@ -242,6 +242,26 @@ def test_the_products_own_archive(mine: Files) -> None:
 
 
 @needs_root
+def test_acls_and_labels_as_others_write_them(mine: Files) -> None:
+    """tar can be told to write them as text, and nothing else of extended attributes."""
+    top = mine.folder / "odd"
+    make_odd_tree(top)
+    pack = ["tar", "-c", "--format=posix", "--acls", "--selinux", "--numeric-owner", "--sparse", "-C", str(top)]
+    subprocess.run([*pack, "-f", str(mine.folder / "b"), "."], check=True)
+    mine.restore("b", "back", recorded=False, allow=["privileges", "outside_links"])
+    wanted = facts_of(top)
+    for facts in wanted.values():
+        for name in [name for name in facts["xattrs"] if name.startswith(("user.", "trusted."))]:
+            del facts["xattrs"][name]
+    assert {name for facts in wanted.values() for name in facts["xattrs"]} == {
+        "system.posix_acl_access",
+        "system.posix_acl_default",
+        "security.selinux",
+    }
+    assert facts_of(mine.folder / "back") == wanted
+
+
+@needs_root
 def test_owners_of_a_folder_that_the_archive_lacks_stay(mine: Files) -> None:
     (mine.folder / "b").write_bytes(archive([member("etc/app/x", content=b"1")]))
     target = mine.folder / "target"
