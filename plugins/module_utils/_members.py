@@ -45,6 +45,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._tree import (
 
 # What the extra headers of one member may take: a sparse file has its map there.
 _EXTRA_LIMIT = 32 << 20
+# Zeros after the end, up to a whole record of tar.
+_END_LIMIT = 8 << 20
 _KINDS = {
     b"0": FILE,
     b"\0": FILE,
@@ -174,7 +176,10 @@ class TarReader:
                 )
             yield member
             member.finish()
+        end = self._blocks.position + _END_LIMIT
         while rest := self._blocks.read(CHUNK):
+            if self._blocks.position > end:
+                raise Unsafe("archive: its end goes on and on: it is damaged, or made to keep the host busy")
             if rest.strip(b"\0"):
                 raise Damaged("archive: something follows its end", hint="Take another copy of it.")
         self.sha256, self.size = self._blocks.sha256.hexdigest(), self._blocks.position

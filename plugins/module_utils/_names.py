@@ -85,15 +85,19 @@ class Patterns:
             for pattern in patterns
         ]
 
-    def match(self, path: bytes, name: bytes) -> str:
-        """The first pattern that leaves this one out, or an empty string."""
+    def match(self, paths: t.Sequence[bytes], name: bytes) -> str:
+        """The first pattern that leaves this one out, or an empty string.
+
+        Args:
+            paths: where it is on this host; the same place can have several.
+        """
         for pattern, compiled in self._compiled:
             if pattern.startswith("/"):
-                compared = path
+                compared = paths
             elif "/" in pattern.rstrip("/"):
-                compared = name
+                compared = (name,)
             else:
-                compared = name.rpartition(b"/")[2]
-            if compiled.match(compared.decode("latin-1")):
+                compared = (name.rpartition(b"/")[2],)
+            if any(compiled.match(one.decode("latin-1")) for one in compared):
                 return pattern
         return ""

@@ -115,6 +115,16 @@ class Workplace:
                     raise
         os.mkdir(self.tree, 0o700)
 
+    def flush(self) -> None:
+        """Everything in the tree is on the disk then. File by file, it takes minutes for very many of them."""
+        fd = os.open(self.tree, _OPEN_FOLDER)
+        try:
+            if _LIBC.syncfs(fd) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), self.tree)
+        finally:
+            os.close(fd)
+
     def swap_in(self, *, own: bool) -> None:
         """Let the tree become the target in one step; an existing one is kept.
 
@@ -151,7 +161,8 @@ class Workplace:
                 if name:
                     with self._parent(top, name) as (folder, last):
                         if _kind_at(folder, last) is None:
-                            os.mkdir(last, 0o755, dir_fd=folder)
+                            os.mkdir(last, 0o700, dir_fd=folder)
+                            os.chmod(last, 0o755, dir_fd=folder)
             for name in sorted(touched):
                 if name:
                     with self._parent(top, name) as (folder, last):

@@ -50,6 +50,10 @@ class Source:
     given: str
     like: bytes = b""
 
+    def alias_of(self, path: bytes) -> bytes:
+        """The path as somebody sees it who doesn't know of symlinks."""
+        return os.path.normpath(from_text(self.given)) + path[len(self.path) :]
+
     def name_of(self, path: bytes) -> bytes:
         below = path[len(self.path) :].lstrip(b"/")
         return b"/".join(part for part in (self.name, below) if part)
@@ -212,7 +216,8 @@ def _below(
         if path in never:
             result.left_out.append({"name": told(name), "why": "made by the backup itself"})
             continue
-        if pattern := patterns.match(path, name):
+        # What was prepared to be saved in another's place isn't meant by what leaves the other one out.
+        if not source.like and (pattern := patterns.match((path, source.alias_of(path)), name)):
             result.left_out.append({"name": told(name), "why": f"excluded by {pattern}"})
             continue
         try:

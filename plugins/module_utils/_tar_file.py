@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import hashlib
 import os
 import typing as t
+import zlib
 from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils._archive import Archive, opened
@@ -98,6 +100,10 @@ def opener(stored: Stored, runtime: Runtime) -> Opener:
 
 @contextlib.contextmanager
 def _opened(archive: Archive, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
+    if archive.wrapper == "gzip":
+        with gzip.open(archive.path, "rb") as unzipped:
+            yield t.cast("t.IO[bytes]", _Unzipped(t.cast("t.IO[bytes]", unzipped)))
+        return
     try:
         with opened(archive, runtime) as stream:
             yield stream
@@ -105,6 +111,19 @@ def _opened(archive: Archive, runtime: Runtime) -> t.Iterator[t.IO[bytes]]:
         if exc.msg.startswith("archive: "):
             raise
         raise Damaged(f"archive: {exc.msg}", hint="Take another copy of it.", details=exc.details) from exc
+
+
+class _Unzipped:
+    """gzip's errors are told where they are met: what the reader does meanwhile can fail for reasons of its own."""
+
+    def __init__(self, stream: t.IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except (EOFError, OSError, zlib.error) as exc:
+            raise Damaged(f"archive: gzip: {exc}", hint="Take another copy of it.") from exc
 
 
 def read_contents(source: Opener, limits: Limits, *, contents: bool = True) -> Contents:

@@ -12,9 +12,8 @@ import os
 import typing as t
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
-from ansible_collections.mazevault.backup.plugins.module_utils._files import fsync_path
 from ansible_collections.mazevault.backup.plugins.module_utils._members import Limits, Member, TarReader
-from ansible_collections.mazevault.backup.plugins.module_utils._names import as_text, parents
+from ansible_collections.mazevault.backup.plugins.module_utils._names import parents
 from ansible_collections.mazevault.backup.plugins.module_utils._refusals import part_of
 from ansible_collections.mazevault.backup.plugins.module_utils._tar_file import Contents, Opener
 from ansible_collections.mazevault.backup.plugins.module_utils._tree import (
@@ -76,7 +75,6 @@ class Unpacker:
         for entry in sorted(chosen, key=lambda found: found.name, reverse=True):
             if entry.kind == FOLDER:
                 self._attributes(self._path(entry.name), entry)
-                fsync_path(as_text(self._path(entry.name)))
         return chosen
 
     def compare(self, wanted: t.Iterable[Entry]) -> list[Difference]:
@@ -120,7 +118,7 @@ class Unpacker:
     def _file(self, path: bytes, entry: Entry, member: Member) -> None:
         digest = hashlib.sha256()
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb", buffering=0) as out:
+        try:
             for piece in member.pieces():
                 digest.update(piece)
                 (_write_around_holes if member.sparse else _write)(fd, piece)
@@ -129,7 +127,8 @@ class Unpacker:
             if digest.hexdigest() != entry.sha256:
                 raise _changed(entry.shown)
             self._attributes(path, entry)
-            os.fsync(out.fileno())
+        finally:
+            os.close(fd)
 
     def _attributes(self, path: bytes, entry: Entry) -> None:
         if without := set_attributes(path, entry):

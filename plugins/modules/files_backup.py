@@ -81,7 +81,7 @@ options:
   name:
     description:
       - Name of the archive in its component, where this has several, such as one a volume.
-      - Unset means the component's name.
+      - Letters, digits, dots, dashes and underscores. Unset means the component's name.
     type: str
   class:
     description: Who may read the archive once it is encrypted, V(data) or V(keys).
@@ -226,6 +226,7 @@ attempts:
 
 import contextlib
 import os
+import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -255,6 +256,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._staging import P
 from ansible_collections.mazevault.backup.plugins.module_utils._stored import files_of
 
 _SHOWN = 100
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class _Destination(t.NamedTuple):
@@ -274,8 +276,11 @@ def _destination(params: dict[str, t.Any], compression: str) -> _Destination:
         return _Destination(dest, name, f"{dest}.json", os.path.join(folder, f".{name}.work"), None)
     component = params["component"]
     name = params["name"] or component
-    if "/" in name or name.startswith("."):
-        raise BackupError(f"name: {name}: not a file's name", hint="Take letters, digits, dots, dashes, underscores.")
+    if not _NAME.fullmatch(name):
+        raise BackupError(
+            f"name: {name}: not an archive's name",
+            hint="Begin with a letter or digit; then letters, digits, dots, dashes and underscores, 128 at most.",
+        )
     staging = Staging(params["backup_root"], params["set_id"])
     relative = f"{component}/{name}{SUFFIXES[compression]}"
     work = os.path.join(staging.path, "work", f"files_{component}_{name}")
@@ -452,6 +457,7 @@ def main() -> t.NoReturn:
         mutually_exclusive=[("dest", "set_id")],
         required_one_of=[("dest", "set_id")],
         required_together=[("backup_root", "set_id"), ("set_id", "component")],
+        required_by={"name": ("set_id",)},
         supports_check_mode=True,
     )
     _module.run(module, _backup)

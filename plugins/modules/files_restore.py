@@ -27,7 +27,7 @@ attributes:
     details: Reads and checks the whole archive, and compares it with the target.
   diff_mode:
     support: full
-    details: Names, kinds, modes, owners, sizes and the beginnings of hashes; no contents.
+    details: Names, kinds, modes, owners and sizes; neither contents nor hashes of them.
   idempotent:
     support: full
 options:
@@ -258,6 +258,8 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
                 f"target: {target}: a mount point, which can't be replaced",
                 hint="Take existing=merge, or restore to a folder of its own and move the files.",
             )
+        if there and params["existing"] == "replace":
+            _check_inside(params, target)
         if there:
             require_confirmation(module.check_mode, params["confirm"], params["inventory_hostname"])
         require_space(
@@ -267,6 +269,8 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
             what="the unpacked archive",
             reserve=reserve,
         )
+        if not result["owners"]:
+            module.warn(f"target: {target}: all belongs to this account; only root can set the recorded owners")
         if module.check_mode:
             return result
         place.clean()
@@ -274,9 +278,18 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
     if done["without"]:
         named = ", ".join(f"{name} ({count})" for name, count in done["without"].items())
         module.warn(f"target: {target}: without extended attributes that can't be set here: {named}")
-    if not result["owners"]:
-        module.warn(f"target: {target}: all belongs to this account; only root can set the recorded owners")
     return {**result, **done}
+
+
+def _check_inside(params: dict[str, t.Any], target: str) -> None:
+    """What is replaced moves away, with all that lies in it."""
+    for name in ("archive", "report"):
+        path = os.path.realpath(params[name]) if params[name] else ""
+        if path.startswith(f"{target}/"):
+            raise BackupError(
+                f"target: {target}: {name} lies in it ({path}), and would be moved away with it",
+                hint="Take existing=merge, or restore from a copy that lies elsewhere.",
+            )
 
 
 def _result(
@@ -338,6 +351,8 @@ def _put(
                 hint="Nothing was changed. See whether this file system can hold such files.",
             )
         wanted = canonical(chosen)
+        progress.step("restore: flush")
+        place.flush()
         progress.step("restore: put in place")
         if merge is None:
             place.swap_in(own=b"" in wanted)

@@ -208,8 +208,8 @@ def test_any_names_and_contents(
             except (NotADirectoryError, FileExistsError):
                 continue
             if kind != "symlink":
-                os.chmod(name, mode | (0o700 if kind == "folder" else 0))
                 os.setxattr(name, "user.value", value)
+                os.chmod(name, mode | (0o700 if kind == "folder" else 0))
             os.utime(name, ns=(mtime * 7, mtime * 7), follow_symlinks=False)
         source = {"path": os.fsdecode(top), "name": os.fsdecode(named)}
         archive, back = os.path.join(folder, "archive"), os.path.join(folder, "back")
@@ -227,7 +227,15 @@ def test_any_names_and_contents(
 def test_names_and_excludes(mine: Files) -> None:
     """What is called what, what is left out with what lies below, and what makes no sense."""
     top = mine.folder / "srv"
-    for name in ("app/.env", "app/data/a.log", "app/data/keep", "app/cache/x", "app/backups/old", "certs/server.key"):
+    for name in (
+        "app/.env",
+        "app/data/a.log",
+        "app/data/keep",
+        "app/cache/x",
+        "app/backups/old",
+        "app/unused",
+        "certs/server.key",
+    ):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_text(name)
     (mine.folder / "link to app").symlink_to(top / "app")
@@ -235,7 +243,7 @@ def test_names_and_excludes(mine: Files) -> None:
         "a.tar",
         {"path": str(mine.folder / "link to app"), "name": "mv"},
         {"path": str(top / "certs/server.key")},
-        excludes=["*.log", "mv/cac*", f"{top}/app/backups/"],
+        excludes=["*.log", "mv/cac*", f"{mine.folder}/link to app/backups/", f"{top}/app/unused"],
         compression="none",
     )
     listed = subprocess.run(["tar", "-tf", mine.folder / "a.tar"], capture_output=True, check=True, text=True).stdout
@@ -244,7 +252,8 @@ def test_names_and_excludes(mine: Files) -> None:
     assert {entry["name"]: entry["why"] for entry in made["left_out"]} == {
         "mv/data/a.log": "excluded by *.log",
         "mv/cache": "excluded by mv/cac*",
-        "mv/backups": f"excluded by {top}/app/backups/",
+        "mv/backups": f"excluded by {mine.folder}/link to app/backups/",
+        "mv/unused": f"excluded by {top}/app/unused",
     }
 
 
@@ -262,7 +271,8 @@ def test_a_prepared_text_takes_the_place_of_a_file(files: Files) -> None:
     if files.ordinary and ROOT:
         give(top, ACCOUNT)
         shutil.chown(prepared, ACCOUNT)
-    made = files.backup("a.tar.zst", {"path": str(top)}, {"path": str(prepared), "like": str(real)})
+    paths = ({"path": str(top)}, {"path": str(prepared), "like": str(real)})
+    made = files.backup("a.tar.zst", *paths)
     assert made["files"]["files"] == 1
     files.restore("a.tar.zst", "back", part=str(top).lstrip("/"))
     back = files.folder / "back/.env"
@@ -279,6 +289,9 @@ def test_a_prepared_text_takes_the_place_of_a_file(files: Files) -> None:
     plain = subprocess.run(["zstd", "-q", "-d", "-c"], input=packed, capture_output=True, check=True).stdout
     assert b"canary" not in plain and b"@generation:7" in plain
     assert real.read_text() == "MASTER_KEY=canary\n"
+    # Who leaves the real one out means the real one.
+    safer = files.backup("c.tar.zst", *paths, excludes=[".env"])
+    assert safer["artefacts"][0]["sha256"] == made["artefacts"][0]["sha256"]
     # The same again under another name for the prepared text: it is no part of the archive.
     prepared.rename(files.folder / "elsewhere")
     again = files.backup("b.tar.zst", {"path": str(top)}, {"path": str(files.folder / "elsewhere"), "like": str(real)})
@@ -325,6 +338,9 @@ def test_archives_of_an_open_set(mine: Files) -> None:
     back = {"archive": one["path"], "report": one["report"], "target": str(mine.folder / "back")}
     mine.must("files_restore", {**back, "part": str(top).lstrip("/")})
     assert facts_of(mine.folder / "back") == facts_of(top)
+    for name in ("../x", ".hidden", "a b"):
+        refused = mine.run("files_backup", {**where, "component": "config", "name": name, "paths": [app]})
+        assert refused.rc != 0 and f"name: {name}: not an archive's name" in refused.result["msg"]
     mine.must("recovery_set", {"state": "aborted", **where})
     gone = run_module("files_backup", {**where, "component": "config", "paths": [app]})
     assert gone.rc != 0 and "no work in progress" in gone.result["msg"]
@@ -349,6 +365,7 @@ BAD: list[tuple[dict[str, t.Any], str]] = [
     ({"paths": [{"path": "{folder}/a"}], "reserve": "900T"}, "too little space"),
     ({"paths": [{"path": "{folder}/a"}], "dest": "{folder}/open/x"}, "dest: {folder}/open: others may write here"),
     ({"paths": [{"path": "{folder}/a"}], "dest": ""}, "dest: empty"),
+    ({"paths": [{"path": "{folder}/a"}], "name": "x"}, "set_id"),
 ]
 
 
@@ -369,7 +386,7 @@ def test_mistakes_are_told(mine: Files, params: dict[str, t.Any], said: str) -> 
     before = tree_state(mine.folder)
     done = mine.run("files_backup", {"dest": str(mine.folder / "new"), **filled(params)})
     assert done.rc != 0 and filled(said) in done.result["msg"], done.result
-    assert " -> " in done.result["msg"] and "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr and (" -> " in done.result["msg"] or said == "set_id")
     assert tree_state(mine.folder) == before
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -17,7 +18,12 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _put_back
+from ansible_collections.mazevault.backup.plugins.module_utils._members import Limits
+from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime
 from ansible_collections.mazevault.backup.plugins.module_utils._put_back import Workplace
+from ansible_collections.mazevault.backup.plugins.module_utils._tar_file import check_archive, opener
+from ansible_collections.mazevault.backup.plugins.module_utils._tree import canonical
+from ansible_collections.mazevault.backup.plugins.module_utils._unpack import Unpacker, difference_from
 from support.files import CONFIRMED, Files, place
 from support.kill import descendants, wait_gone
 from support.modules import Running, started
@@ -39,6 +45,7 @@ RESTORE_STEPS = (
     "restore: compare with the target",
     "restore: unpack",
     "restore: compare what was unpacked",
+    "restore: flush",
     "restore: put in place",
     "restore: in place",
 )
@@ -296,6 +303,67 @@ def test_broken_off_between_the_renames(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert (target / "new").read_text() == "new"
 
 
+def breaking(stop: int) -> Callable[[Callable[..., t.Any]], Callable[..., t.Any]]:
+    """Functions that work `stop` times, all of them together."""
+    left = itertools.count()
+
+    def wrap(real: Callable[..., t.Any]) -> Callable[..., t.Any]:
+        def call(*args: t.Any, **kwargs: t.Any) -> t.Any:
+            if next(left) >= stop:
+                raise KeyboardInterrupt
+            return real(*args, **kwargs)
+
+        return call
+
+    return wrap
+
+
+def test_a_merge_broken_off_anywhere(mine: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name has its old file or the new one, whole; no old one is lost; another run completes it."""
+    new = {".env": "new env", "certs/key": "new key", "certs/more/deep": "deep", "other": "other"}
+    old = {".env": "old env", "certs/key": "old key", "certs/stays": "stays", "other/file": "in a folder"}
+    for top, contents in (("source", new), ("old", old)):
+        for name, text in contents.items():
+            (mine.folder / top / name).parent.mkdir(parents=True, exist_ok=True)
+            (mine.folder / top / name).write_text(text)
+    mine.backup("a", {"path": str(mine.folder / "source"), "name": "."})
+    source = opener(str(mine.folder / "a"), HostRuntime())
+    checked, limits = check_archive(source, Limits(MB, 100)), Limits(MB, 100)
+    target, real = mine.folder / "target", {name: getattr(os, name) for name in ("rename", "link", "mkdir")}
+    stops = 0
+    while True:
+        for rest in mine.folder.glob("target*"):
+            shutil.rmtree(rest)
+        shutil.copytree(mine.folder / "old", target)
+        work = Workplace(str(target), "20261123_020000")
+        work.make()
+        unpacker = Unpacker(work.tree)
+        chosen = unpacker.unpack(source, checked, limits)
+        wrong = [difference.name for difference in difference_from(str(target), chosen, merge=True)]
+        broken = breaking(stops)
+        for name, call in real.items():
+            monkeypatch.setattr(os, name, broken(call))
+        try:
+            work.merge(canonical(chosen), wrong)
+            whole = True
+        except KeyboardInterrupt:
+            whole = False
+        monkeypatch.undo()
+        kept = mine.folder / "target.before_20261123_020000"
+        for name, text in old.items():
+            found = {path.read_text() for path in (target / name, kept / name) if path.is_file()}
+            assert text in found, (stops, name)
+        for name in (".env", "certs/key"):
+            assert (target / name).read_text() in (old[name], new[name])
+        mine.restore("a", "target", existing="merge", **CONFIRMED)
+        assert {name: (target / name).read_text() for name in new} == new
+        assert (target / "certs/stays").read_text() == "stays"
+        if whole:
+            break
+        stops += 1
+    assert stops > 8
+
+
 def test_two_restores_at_once(mine: Files) -> None:
     top = moving(mine)
     mine.backup("a", {"path": str(top), "name": "."})
@@ -346,9 +414,10 @@ def test_the_disk_fills_up_during_a_backup(mine: Files, full_disk: Path) -> None
         assert list(full_disk.iterdir()) == []
 
 
-def test_the_disk_fills_up_during_a_restore(mine: Files, full_disk: Path) -> None:
+@pytest.mark.parametrize("compression", ["zstd", "gzip"])
+def test_the_disk_fills_up_during_a_restore(mine: Files, full_disk: Path, compression: str) -> None:
     top = moving(mine)
-    mine.backup("a", {"path": str(top), "name": "."})
+    mine.backup("a", {"path": str(top), "name": "."}, compression=compression)
     (full_disk / "target").mkdir()
     (full_disk / "target/old").write_text("old")
     before = tree_state(full_disk)

@@ -165,6 +165,11 @@ def test_merge_never_goes_over_a_link(mine: Files) -> None:
     assert facts_of(outside) == before
     assert not (target / "certs").is_symlink() and (target / "certs/server.key").read_text() == "key"
     assert (kept_of(done) / "certs").readlink() == outside
+    # Folders that it has only in other names come as tar makes them.
+    (mine.folder / "b").write_bytes(archive([member("x/y/z", content=b"1")]))
+    for name in ("target", "fresh"):
+        mine.restore("b", name, recorded=False, existing="merge", **CONFIRMED)
+        assert [(mine.folder / name / part).stat().st_mode & 0o777 for part in ("x", "x/y")] == [0o755, 0o755]
     # Where the archive has the folder only in other names, it isn't known what to put in its place.
     (mine.folder / "b").write_bytes(archive([member("certs/server.key", content=b"evil")]))
     shutil.rmtree(target)
@@ -180,6 +185,20 @@ def test_an_empty_folder_is_no_obstacle(mine: Files) -> None:
     (mine.folder / "target").mkdir()
     assert mine.restore("a", "target")["action"] == "created"
     assert facts_of(mine.folder / "target") == facts_of(top)
+
+
+def test_an_archive_in_the_target_isnt_moved_away(mine: Files) -> None:
+    """As where the backup root lies in the application's folder."""
+    top = small(mine)
+    target = mine.folder / "target"
+    (target / "backups").mkdir(parents=True)
+    for name in ("a", "a.json"):
+        shutil.move(mine.folder / name, target / "backups" / name)
+    before = tree_state(mine.folder)
+    done = mine.run("files_restore", mine.restoring("target/backups/a", "target", existing="replace", **CONFIRMED))
+    assert done.rc != 0 and "archive lies in it" in done.result["msg"] and tree_state(mine.folder) == before
+    mine.restore("target/backups/a", "target", existing="merge", **CONFIRMED)
+    assert (target / "backups/a").exists() and (target / ".env").read_text() == (top / ".env").read_text()
 
 
 def test_a_link_to_the_target_is_followed(mine: Files) -> None:
@@ -220,6 +239,26 @@ def test_the_products_own_archive(mine: Files) -> None:
     done = mine.must("files_restore", {**params, "target": str(home), "existing": "merge", **CONFIRMED})
     assert done["differences"] != [] and (home / "data").is_dir()
     assert (home / "docker-compose.yml").read_text() == "services: {}\n"
+
+
+@needs_root
+def test_acls_and_labels_as_others_write_them(mine: Files) -> None:
+    """tar can be told to write them as text, and nothing else of extended attributes."""
+    top = mine.folder / "odd"
+    make_odd_tree(top)
+    pack = ["tar", "-c", "--format=posix", "--acls", "--selinux", "--numeric-owner", "--sparse", "-C", str(top)]
+    subprocess.run([*pack, "-f", str(mine.folder / "b"), "."], check=True)
+    mine.restore("b", "back", recorded=False, allow=["privileges", "outside_links"])
+    wanted = facts_of(top)
+    for facts in wanted.values():
+        for name in [name for name in facts["xattrs"] if name.startswith(("user.", "trusted."))]:
+            del facts["xattrs"][name]
+    assert {name for facts in wanted.values() for name in facts["xattrs"]} == {
+        "system.posix_acl_access",
+        "system.posix_acl_default",
+        "security.selinux",
+    }
+    assert facts_of(mine.folder / "back") == wanted
 
 
 @needs_root
@@ -289,6 +328,7 @@ def test_attributes_that_a_file_system_lacks_are_named(mine: Files) -> None:
     done = ordinary.restore("b", "back")
     assert (done["owners"], done["without"]) == (False, {"trusted.note": 1})
     assert any("trusted.note" in str(warning) for warning in done["warnings"])
+    assert ordinary.restore("b", "back")["changed"] is False
     found, wanted = facts_of(mine.folder / "back", owners=False), facts_of(top, owners=False)
     assert wanted[b".env"].pop("xattrs") == {"trusted.note": b"1"}
     assert found[b".env"].pop("xattrs") == {}

@@ -140,7 +140,7 @@ def run_blocks(folder: Path, server: PgServer, tools: Path, **more: str) -> ByHa
     }
     blocks = blocks_of(folder)
     script = "".join(f"{block}\necho {MARK}\n" for block in blocks)
-    words = [tools / "bash", "-euo", "pipefail", "-c", script]
+    words: list[str | Path] = [tools / "bash", "-euo", "pipefail", "-c", script]
     run = subprocess.run(words, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
     return ByHand(
         run.returncode, run.stdout.replace(MARK, "").strip() + run.stderr, len(blocks), run.stdout.count(MARK)

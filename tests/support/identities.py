@@ -78,6 +78,7 @@ def expired_certificate(folder: Path) -> str:
 
 def open_by_hand(folder: Path, identity: Path, class_name: str, target: Path) -> subprocess.CompletedProcess[bytes]:
     """As RESTORE.md tells a recipient."""
+    words: list[str | Path]
     if (folder / f"access/{class_name}.key.age").exists():
         words = ["age", "-d", "-i", identity, "-o", target, folder / f"access/{class_name}.key.age"]
     else:

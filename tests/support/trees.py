@@ -105,7 +105,9 @@ def make_odd_tree(
     for name in (b"private", b"z last", b"a first"):
         Path(os.fsdecode(os.path.join(deep, name))).write_bytes(name)
     os.chmod(os.path.join(deep, b"private"), 0o600)
-    for number, target in enumerate((b"empty file", b"../" + b"x" * 300, b"nowhere\n\xff", b"/absolute")):
+    for number, target in enumerate(
+        (b"empty file", b"../" + b"x" * 200 + b"/" + b"y" * 200, b"nowhere\n\xff", b"/absolute")
+    ):
         os.symlink(target, os.path.join(root, b"link%d" % number))
     os.link(top / "empty file", top / "another name of it")
     os.link(os.path.join(deep, b"private"), os.path.join(root, b"shared"))

@@ -17,7 +17,7 @@ from support.trees import ROOT
 
 TOP = Path(__file__).resolve().parents[2]
 # What Ansible adds, the last ones to a result with the path of something that exists.
-ADDED = {"changed", "diff", "invocation", "uid", "gid", "owner", "group", "mode", "state", "size"}
+ADDED = {"changed", "diff", "invocation", "warnings", "uid", "gid", "owner", "group", "mode", "state", "size"}
 
 
 def documented(module: str, part: str) -> dict[str, t.Any]:

@@ -58,7 +58,7 @@ def test_what_tar_writes_is_read(tmp_path: Path) -> None:
     """In each of its formats, with names and times that tarfile can't write."""
     top = tmp_path / "tree"
     trees.make_odd_tree(top)
-    names = {os.fsencode(path.relative_to(top)) for path in top.rglob("*")}
+    names = trees.facts_of(top).keys() - {b"."}
     for fmt in ("posix", "gnu", "oldgnu"):
         for sparse in ([], ["--sparse"]):
             made = subprocess.run(

@@ -88,4 +88,4 @@ def test_parents() -> None:
     ],
 )
 def test_patterns(pattern: str, path: bytes, name: bytes, matches: bool) -> None:
-    assert Patterns([pattern]).match(path, name) == (pattern if matches else "")
+    assert Patterns([pattern]).match((b"/elsewhere", path), name) == (pattern if matches else "")
