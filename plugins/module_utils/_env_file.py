@@ -83,6 +83,48 @@ def settings_of(text: str) -> Settings:
     return Settings(values, tuple(unknown), refused, "", {**_written(text), **values})
 
 
+class Statement(t.NamedTuple):
+    """Where a setting's value is written, quotes and all; without a name, what compose can't make sense of."""
+
+    name: str | None
+    begin: int
+    end: int
+
+
+def statements(text: str) -> t.Iterator[Statement]:
+    """Every setting of a text, in order; from the line on that compose refuses, line by line."""
+    rest = text[1:] if text.startswith("\ufeff") else text
+    while rest := _next(rest):
+        exported = _EXPORT.match(rest)
+        named = _NAME.match(rest, exported.end() if exported else 0)
+        refused = named is None or named[2] == "" or (named[2] != "\n" and not named[1])
+        if named is None or refused:
+            yield from _lines(text, len(text) - len(rest))
+            return
+        behind = rest[named.end() :]
+        if named[2] == "\n":
+            rest = behind
+            continue
+        value = behind.lstrip(_SPACES)
+        begin = len(text) - len(value)
+        try:
+            rest = _value(value)[1]
+        except ValueError:
+            yield from _lines(text, len(text) - len(value))
+            return
+        end = len(text) - len(rest)
+        # Without quotes the value ends where the line does; a comment behind it goes with it.
+        yield Statement(named[1], begin, begin + len(text[begin:end].rstrip("\r\n")))
+
+
+def _lines(text: str, begin: int) -> t.Iterator[Statement]:
+    while begin < len(text):
+        end = text.find("\n", begin)
+        end = len(text) if end < 0 else end
+        yield Statement(None, begin, end)
+        begin = end + 1
+
+
 def _next(text: str) -> str:
     """The text from the next statement on."""
     text = text.lstrip()
