@@ -146,6 +146,11 @@ def test_merge(mine: Files) -> None:
     assert kept.keys() == {b".", b"certs", b"certs/server.key", b"link", b"link/in a folder", b".env", b"same key"}
     again = mine.restore("a", "target", existing="merge", **CONFIRMED)
     assert (again["changed"], again["kept"]) == (False, None)
+    # Names of one file that became two files are one again.
+    (target / "same key").unlink()
+    shutil.copy2(target / "certs/server.key", target / "same key")
+    mine.restore("a", "target", existing="merge", **CONFIRMED)
+    assert (target / "same key").samefile(target / "certs/server.key")
     (target / ".env").write_text("KEY=9\n")
     third = mine.restore("a", "target", existing="merge", **CONFIRMED)
     assert facts_of(kept_of(third)).keys() == {b".", b".env"}
