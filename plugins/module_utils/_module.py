@@ -17,9 +17,11 @@ from ansible_collections.mazevault.backup.plugins.module_utils._errors import Ba
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_engine
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime, Runtime, cpu_count
 from ansible_collections.mazevault.backup.plugins.module_utils._sidecar import Limits
+from ansible_collections.mazevault.backup.plugins.module_utils._signature import Signer, default_key
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
+from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 
 RUNTIME_SPEC: dict[str, t.Any] = {
     "runtime": {"type": "str", "default": "host", "choices": ["host", *KINDS]},
@@ -29,6 +31,8 @@ RUNTIME_SPEC: dict[str, t.Any] = {
     "memory": {"type": "str"},
     "io_weight": {"type": "int"},
 }
+# Paths, not secrets.
+TRUST_SPEC: dict[str, t.Any] = {"signing_key": {"type": "path", "no_log": False}}
 JOBS_SPEC: dict[str, t.Any] = {"jobs": {"type": "int"}}
 SERVER_SPEC: dict[str, t.Any] = {
     "host": {"type": "str", "default": "localhost"},
@@ -119,6 +123,14 @@ def server_of(params: t.Mapping[str, t.Any], runtime: Runtime) -> Server:
         sslrootcert=params.get("sslrootcert") or "",
         connector=runtime.connect if isinstance(runtime, ContainerRuntime) else None,
     )
+
+
+def trust_of(params: t.Mapping[str, t.Any]) -> Trust:
+    """Who signs, and whose signatures count; reads nothing but what must be there already."""
+    key = params.get("signing_key") or default_key()
+    if not os.path.isabs(key):
+        raise BackupError(f"signing_key: {key}: not an absolute path", hint="Name it from the root folder on.")
+    return Trust(Signer(key))
 
 
 def check_common(params: t.Mapping[str, t.Any]) -> None:

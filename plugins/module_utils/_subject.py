@@ -10,8 +10,10 @@ import typing as t
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json
-from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import RecoverySet, check_sums, resolve
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import RecoverySet, resolve
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
+from ansible_collections.mazevault.backup.plugins.module_utils._sums import check_sums
+from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Subject
 
 
@@ -45,12 +47,12 @@ def subject_of_set(found: RecoverySet, *, sums: bool) -> Subject:
     return _recorded(found.path, artefacts, private["postgres"], found.manifest["postgres"], problems)
 
 
-def find_set(root: str | None, wanted: str) -> RecoverySet:
+def find_set(root: str | None, wanted: str, trust: Trust) -> RecoverySet:
     if not wanted:
         raise BackupError("set: empty", hint="Name a set's id, latest, or the path of a dump.")
     if not root:
         raise BackupError("backup_root: missing", hint="Give the folder of all sets, or the path of a dump in set.")
-    return resolve(root, wanted)
+    return resolve(root, wanted, trust)
 
 
 def _recorded(

@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - mazevault.backup._postgres
   - mazevault.backup._postgres.runtime
   - mazevault.backup._postgres.jobs
+  - mazevault.backup._trust
 attributes:
   check_mode:
     support: full
@@ -234,7 +235,7 @@ def _chosen(params: dict[str, t.Any], wanted: str, server: Server, runtime: Runt
     """(what to restore, the installation it belongs to); its bytes are those that were published."""
     if is_path(wanted):
         return subject_of_path(wanted), ""
-    found = find_set(params["backup_root"], wanted)
+    found = find_set(params["backup_root"], wanted, _module.trust_of(params))
     subject = subject_of_set(found, sums=True)
     if not subject.sums and subject.public is not None:
         refuse_older_server(subject.public, server)
@@ -373,6 +374,7 @@ def _in_place(
         staging.name,
         "restored in place",
         {"database": params["database"], "restored_from": params["set"], "safety_set": params["safety_set"], **outcome},
+        _module.trust_of(params),
     )
     return {
         "database": params["database"],
@@ -387,6 +389,7 @@ def main() -> t.NoReturn:
             **_module.SERVER_SPEC,
             **_module.RUNTIME_SPEC,
             **_module.JOBS_SPEC,
+            **_module.TRUST_SPEC,
             "set": {"type": "str", "required": True},
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},

@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - mazevault.backup._attributes.actiongroup
   - mazevault.backup._postgres
   - mazevault.backup._postgres.runtime
+  - mazevault.backup._trust
 attributes:
   check_mode:
     support: full
@@ -296,7 +297,7 @@ def _guarded(
         finally:
             runtime.close()
         # Here and not by the module: that one may be dead by now.
-        evidence = _evidence(params["backup_root"], staging, journal, params["state"], outcome)
+        evidence = _evidence(params, staging, journal, params["state"], outcome)
         return {**outcome, "evidence": evidence}
 
     def rescue() -> None:
@@ -307,11 +308,13 @@ def _guarded(
     return run_guarded(work, rescue, os.path.join(staging.path, "swap_result.json"))
 
 
-def _evidence(root: str, staging: Staging, journal: Journal, what: str, outcome: dict[str, t.Any]) -> str:
+def _evidence(
+    params: dict[str, t.Any], staging: Staging, journal: Journal, what: str, outcome: dict[str, t.Any]
+) -> str:
     """What was done, and what lies where now."""
     restored = os.path.join(staging.path, "restored.json")
     return write_evidence(
-        root,
+        params["backup_root"],
         staging.name,
         what,
         {
@@ -321,6 +324,7 @@ def _evidence(root: str, staging: Staging, journal: Journal, what: str, outcome:
             "restored_from": read_json(restored) if os.path.isfile(restored) else None,
             **outcome,
         },
+        _module.trust_of(params),
     )
 
 
@@ -343,7 +347,7 @@ def _recover(module: AnsibleModule, server: Server) -> dict[str, t.Any]:
             with staging.working():
                 entry["outcome"] = finish(server, journal, _application(module.params, journal))
                 if entry["outcome"] == "done":
-                    _evidence(root, staging, journal, "finished after a crash", {"times": journal.times})
+                    _evidence(module.params, staging, journal, "finished after a crash", {"times": journal.times})
         recovered.append(entry)
     return {
         "changed": bool(recovered),
@@ -363,6 +367,7 @@ def main() -> t.NoReturn:
         argument_spec={
             **_module.SERVER_SPEC,
             **_module.RUNTIME_SPEC,
+            **_module.TRUST_SPEC,
             "state": {"type": "str", "required": True, "choices": ["swapped", "rolled_back", "recovered"]},
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},

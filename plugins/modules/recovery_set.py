@@ -12,14 +12,15 @@ version_added: 0.1.0
 description:
   - O(state=open) makes a staging folder and returns the id that the other modules work with. What a dead run left
     behind is removed; a run that is alive makes this an error.
-  - O(state=sealed) writes manifest, instructions and checksums, flushes all to the disk, publishes the set by one
-    rename, and enters it in the ledger.
+  - O(state=sealed) writes manifest, instructions, checksums and their signature, flushes all to the disk, publishes
+    the set by one rename, and enters it in the ledger.
   - O(state=aborted) removes the staging folder. Published sets are never touched.
   - The state of a run is on the disk of the target, so that a crash, a retry and a second control node all see the
     same.
 extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
+  - mazevault.backup._trust
 attributes:
   check_mode:
     support: full
@@ -146,6 +147,10 @@ healed:
   type: list
   elements: str
   returned: O(state=open)
+ledger_set_aside:
+  description: What was wrong with the ledger, if it had to be set aside and a new one began; else null.
+  type: str
+  returned: O(state=open)
 was_open:
   description: Whether there was a staging folder of this id.
   type: bool
@@ -154,8 +159,24 @@ sums_sha256:
   description: SHA-256 of the published set's C(SHA256SUMS), null in check mode.
   type: str
   returned: O(state=sealed)
+sequence:
+  description: Number of the set in the order of its installation's sets, null in check mode.
+  type: int
+  returned: O(state=sealed)
 ledger_head:
-  description: Hash of the ledger's last line, null in check mode.
+  description: Hash of the ledger's last line, null in check mode. With the following, what a witness keeps.
+  type: str
+  returned: O(state=sealed)
+ledger_lines:
+  description: How many lines the ledger has, null in check mode.
+  type: int
+  returned: O(state=sealed)
+host_key:
+  description: Public half of the key that signed the set (PEM), null in check mode.
+  type: str
+  returned: O(state=sealed)
+host_time:
+  description: The host's clock when the module ended (UTC), null in check mode.
   type: str
   returned: O(state=sealed)
 bytes:
@@ -188,13 +209,16 @@ from ansible_collections.mazevault.backup.plugins.module_utils._instructions imp
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import clean
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
     all_sets,
-    heal_ledger,
     prepare_root,
     seal,
+    seen_by_a_witness,
     set_names,
+    settle_ledger,
+    shelf_of,
     state_of,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging, open_staging
+from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._version import COLLECTION_VERSION
 
 _PREFIX = {"set": "mazevault", "restore": "restore", "verify": "verify"}
@@ -224,17 +248,26 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
         "path": os.path.join(root, "sets", set_id),
         "removed": [],
         "healed": [],
+        "ledger_set_aside": None,
     }
     if module.check_mode:
         return result
+    trust = _module.trust_of(module.params)
+    # Who can't sign finds out now, and not after the dump.
+    trust.signer.ensure()
     prepare_root(root)
     removed = open_staging(
         root, set_id, {"purpose": purpose, "pid": os.getpid()}, stale_after=module.params["stale_after"], clean=clean
     )
-    healed = heal_ledger(root)
+    settled = settle_ledger(root, trust)
     for name in removed:
         _ledger.append(root, "removed the rest of a dead run", staging=name)
-    return {**result, "removed": removed, "healed": healed}
+    if settled["set_aside"]:
+        module.warn(
+            f"The ledger of {root} vouches for nothing ({settled['set_aside']}). It is kept aside as it was, a new one"
+            " began, and all older sets are unproven until a person accepts them. Find out who or what did that."
+        )
+    return {**result, "removed": removed, "healed": settled["healed"], "ledger_set_aside": settled["set_aside"]}
 
 
 def _keep_below(root: str, given: str) -> None:
@@ -255,15 +288,19 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
         "changed": True,
         "set_id": set_id,
         "path": path,
+        "sequence": None,
         "sums_sha256": None,
         "ledger_head": None,
+        "ledger_lines": None,
+        "host_key": None,
+        "host_time": None,
         "bytes": None,
         "recovery_point": None,
         "diff": {"before": "", "after": f"{path}: {', '.join(sorted(params['components']))}\n"},
     }
     if module.check_mode:
         return result
-    staging = Staging(root, set_id)
+    staging, trust = Staging(root, set_id), _module.trust_of(params)
     with staging.working() as progress:
         found = seal(
             staging,
@@ -287,20 +324,23 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
                 },
             },
             progress,
+            trust,
         )
-        write_start_here(root)
+        write_start_here(root, trust)
     remove_tree(staging.path)
     return {
         **result,
+        "sequence": found.manifest["sequence"],
         "sums_sha256": found.sums_sha256,
-        "ledger_head": _ledger.head(root),
+        **seen_by_a_witness(root, trust),
         "bytes": sum(artefact["bytes"] for artefact in found.manifest["artefacts"]),
         "recovery_point": found.manifest["recovery_point"],
     }
 
 
-def write_start_here(root: str) -> None:
-    states = [state_of(found) for found in all_sets(root)[0]]
+def write_start_here(root: str, trust: Trust) -> None:
+    shelf = shelf_of(root, trust)
+    states = [state_of(found, shelf) for found in all_sets(root)[0]]
     write_file(os.path.join(root, "START-HERE.txt"), start_here(root, states))
 
 
@@ -325,6 +365,7 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
 def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
+            **_module.TRUST_SPEC,
             "state": {"type": "str", "required": True, "choices": ["open", "sealed", "aborted"]},
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},

@@ -22,9 +22,10 @@ import pytest
 from ansible_collections.mazevault.backup.plugins.module_utils import _archive
 from ansible_collections.mazevault.backup.plugins.module_utils._files import sha256_file
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime
-from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import RecoverySet, load_set, sums_text
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import RecoverySet, load_set
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work
 from ansible_collections.mazevault.backup.plugins.module_utils._subject import subject_of_set
+from ansible_collections.mazevault.backup.plugins.module_utils._sums import sums_text
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import Check, conclude, level_reached
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject, prove
 from support import compare, damage
