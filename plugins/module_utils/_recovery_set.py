@@ -73,7 +73,12 @@ def load_set(root: str, set_id: str) -> RecoverySet:
             hint=f"The newest one is {known[-1]}." if known else "There is no set yet: run backup.yml first.",
         )
     manifest = read_json(os.path.join(root, "sets", set_id, "manifest.json"))
-    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("schema_version") != SCHEMA_VERSION
+        or not isinstance(manifest.get("sequence"), int)
+        or not isinstance(manifest.get("verification"), dict)
+    ):
         raise BackupError(
             f"set: {set_id}: its manifest isn't of schema version {SCHEMA_VERSION}",
             hint="It is damaged, or was made by a newer version of the collection.",
@@ -210,6 +215,7 @@ def seen_by_a_witness(root: str, trust: Trust) -> dict[str, t.Any]:
         "ledger_lines": len(chain.entries),
         "host_key": trust.signer.public() or None,
         "host_time": _clock.rfc3339(_clock.now()),
+        "policy_sha256": trust.policy_sha256,
     }
 
 

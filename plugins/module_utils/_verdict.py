@@ -43,6 +43,17 @@ def combine(verdicts: t.Iterable[str]) -> str:
     return PASS
 
 
+def complete(checks: t.Sequence[Check], required: t.Mapping[str, t.Iterable[str]]) -> list[Check]:
+    """The checks, and `unproven` for each required one that has no result: what nobody did proves nothing.
+
+    Args:
+        required: names of checks by level.
+    """
+    done = {(check.level, check.name) for check in checks}
+    missing = [(level, name) for level, names in required.items() for name in names if (level, name) not in done]
+    return [*checks, *(Check(name, level, UNPROVEN, "there is no result") for level, name in missing)]
+
+
 def level_reached(checks: t.Sequence[Check]) -> str:
     """The highest level that passed with every level below it; empty when not even the first one did."""
     reached = ""

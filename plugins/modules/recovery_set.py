@@ -179,6 +179,10 @@ host_time:
   description: The host's clock when the module ended (UTC), null in check mode.
   type: str
   returned: O(state=sealed)
+policy_sha256:
+  description: SHA-256 of the policy that is pinned on the host, null without one and in check mode.
+  type: str
+  returned: O(state=sealed)
 bytes:
   description: Size of the set's artefacts, null in check mode.
   type: int
@@ -294,6 +298,7 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
         "ledger_lines": None,
         "host_key": None,
         "host_time": None,
+        "policy_sha256": None,
         "bytes": None,
         "recovery_point": None,
         "diff": {"before": "", "after": f"{path}: {', '.join(sorted(params['components']))}\n"},

@@ -134,10 +134,29 @@ unreadable:
   type: list
   elements: str
   returned: success
-ledger_problem:
-  description: Why the ledger vouches for nothing, empty while its chain holds.
-  type: str
+ledger:
+  description: What a witness has to see of the ledger.
+  type: dict
   returned: success
+  contains:
+    problem:
+      description: Why the ledger vouches for nothing, empty while its chain holds.
+      type: str
+    ledger_head:
+      description: Hash of its last line.
+      type: str
+    ledger_lines:
+      description: Number of its lines.
+      type: int
+    host_key:
+      description: Public half of the host's key (PEM), null before there is one.
+      type: str
+    host_time:
+      description: The host's clock (UTC).
+      type: str
+    policy_sha256:
+      description: SHA-256 of the pinned policy, null without one.
+      type: str
 selected:
   description: The entry of the set that O(set) names, or for a file outside of the sets one with C(set_id) null and its
     path.
@@ -156,6 +175,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import fre
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
     all_sets,
     resolve,
+    seen_by_a_witness,
     shelf_of,
     state_of,
 )
@@ -172,7 +192,7 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
         "sets": [state_of(found, shelf) for found in good],
         "space": {"free_bytes": free, "total_bytes": total},
         "unreadable": bad,
-        "ledger_problem": shelf.chain.problem,
+        "ledger": {"problem": shelf.chain.problem, **seen_by_a_witness(root, trust)},
     }
     if not wanted:
         return result
