@@ -172,7 +172,13 @@ from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
     subject_of_set,
     subject_of_staging,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._verdict import LEVELS, PASS, conclude
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
+    LEVELS,
+    PASS,
+    REQUIRED_OF_POSTGRES,
+    conclude,
+    require,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject, conclusion_text, prove
 
 
@@ -245,6 +251,7 @@ def _verify(module: AnsibleModule) -> dict[str, t.Any]:
                 register=register,
             )
             checks = prove(subject, climb, runtime, places, jobs=jobs, step=progress.step)
+    checks = require(checks, climb, REQUIRED_OF_POSTGRES)
     verdict, level = conclude(checks, climb)
     result: dict[str, t.Any] = {
         "changed": False,
