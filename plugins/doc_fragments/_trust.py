@@ -14,5 +14,18 @@ options:
       - Path of the host's private key (EC P-384, PEM, mode 0600) on the target. It is made when it is needed and isn't
         there, with the public half beside it (C(.pub)).
       - Unset means C(/etc/mazevault-backup/host.key) for root, and C(~/.mazevault-backup/host.key) for other accounts.
+      - The host's policy is C(policy.json) in C(/etc/mazevault-backup) (C(~/.mazevault-backup) for accounts other than
+        root), else beside this key. See M(mazevault.backup.backup_policy).
     type: path
+"""
+
+    WANTED = r"""
+options:
+  wanted:
+    description:
+      - What the run goes by where the host's pinned policy has a say, with the keys of the policy, and C(installation).
+      - Other recipients or escrow than the pinned ones are refused. Whatever else is weaker makes the result
+        V(unproven), with C(policy overridden) and the name.
+    type: dict
+    default: {}
 """

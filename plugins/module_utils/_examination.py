@@ -9,7 +9,7 @@ import os
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _records, _testimony
+from ansible_collections.mazevault.backup.plugins.module_utils import _policy, _records, _testimony
 from ansible_collections.mazevault.backup.plugins.module_utils._files import sha256_file
 from ansible_collections.mazevault.backup.plugins.module_utils._ledger import ANEW
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
@@ -18,6 +18,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set imp
     all_sets,
     shelf_of,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._signature import key_id
 from ansible_collections.mazevault.backup.plugins.module_utils._testimony import Testimony
 from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
@@ -29,7 +30,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
     complete,
 )
 
-REQUIRED = ("ledger chain", "signatures", "sets entered", "sets in order", "records", "evidence")
+REQUIRED = ("policy", "ledger chain", "signatures", "sets entered", "sets in order", "records", "evidence")
 OF_A_WITNESS = ("ledger as witnessed", "sets as witnessed", "host key", "time")
 _SHOWN = 3
 
@@ -51,17 +52,18 @@ class Examined:
         return combine(check.verdict for check in self.checks)
 
 
-def examine(root: str, trust: Trust, testimony: Testimony | None, *, witness_wanted: bool = True) -> Examined:
+def examine(root: str, trust: Trust, testimony: Testimony | None, wanted: t.Mapping[str, t.Any]) -> Examined:
     """Look at everything but the artefacts' bytes.
 
     Args:
         testimony: what a witness saw; None where there is none.
-        witness_wanted: without a testimony the result is `unproven`.
+        wanted: what the run goes by, for the policy; unless `witness` is False there, a testimony is required.
     """
     shelf = shelf_of(root, trust)
     good, bad = all_sets(root)
     standings = {found.set_id: shelf.standing(found) for found in good}
     checks = [
+        _policy_check(trust, wanted),
         _chain(root, shelf),
         _signatures(standings, bad),
         _entered(shelf, good, bad),
@@ -78,7 +80,7 @@ def examine(root: str, trust: Trust, testimony: Testimony | None, *, witness_wan
             _testimony.compare_key(trust.signer.public(), testimony),
             _testimony.compare_time(good[-1].set_id if good else None, testimony),
         ]
-    if witness_wanted:
+    if wanted.get("witness") is not False:
         required += OF_A_WITNESS
     sets = {
         set_id: {
@@ -100,6 +102,21 @@ def _check(name: str, failed: list[str], open_questions: list[str], *, nothing: 
     if not looked:
         return Check(name, "checksum", UNPROVEN, nothing)
     return Check(name, "checksum", PASS)
+
+
+def _policy_check(trust: Trust, wanted: t.Mapping[str, t.Any]) -> Check:
+    if trust.policy is None:
+        return Check("policy", "checksum", PASS, "no policy is pinned on this host")
+    found = _policy.compare(trust.policy.content, wanted)
+    own = trust.signer.public()
+    if own and own not in trust.keys:
+        reason = f"it doesn't name the key that this host signs with ({key_id(own)[:16]}): nothing new can count"
+        return Check("policy", "checksum", FAIL, reason)
+    if found.refusals:
+        return Check("policy", "checksum", FAIL, "; ".join(found.refusals))
+    if found.overrides:
+        return Check("policy", "checksum", UNPROVEN, f"policy overridden: {', '.join(found.overrides)}")
+    return Check("policy", "checksum", PASS, observed=f"sha256 {trust.policy.sha256[:16]}")
 
 
 def _chain(root: str, shelf: Shelf) -> Check:

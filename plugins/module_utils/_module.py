@@ -11,6 +11,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.mazevault.backup.plugins.module_utils import _policy
 from ansible_collections.mazevault.backup.plugins.module_utils._container import ContainerRuntime
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import KINDS, Engine
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
@@ -125,12 +126,16 @@ def server_of(params: t.Mapping[str, t.Any], runtime: Runtime) -> Server:
     )
 
 
+# What a run wishes, as far as a policy may say otherwise; the values are checked by who uses them.
+WANTED_SPEC: dict[str, t.Any] = {"wanted": {"type": "dict", "default": {}}}
+
+
 def trust_of(params: t.Mapping[str, t.Any]) -> Trust:
     """Who signs, and whose signatures count; reads nothing but what must be there already."""
     key = params.get("signing_key") or default_key()
     if not os.path.isabs(key):
         raise BackupError(f"signing_key: {key}: not an absolute path", hint="Name it from the root folder on.")
-    return Trust(Signer(key))
+    return Trust(Signer(key), _policy.find(key))
 
 
 def check_common(params: t.Mapping[str, t.Any]) -> None:

@@ -10,7 +10,7 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _records
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _policy, _records
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     fsync_path,
@@ -26,7 +26,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._staging import P
 from ansible_collections.mazevault.backup.plugins.module_utils._standing import standing_of
 from ansible_collections.mazevault.backup.plugins.module_utils._sums import SUMS, check_sums, sums_text
 from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
-from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, Check, combine
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN, Check, combine
 
 SCHEMA_VERSION = 1
 ID = re.compile(r"mazevault_\d{8}_\d{6}\Z")
@@ -113,12 +113,19 @@ class Shelf:
         """`verdict`, `level`, `at` of the newest proof, with `doubts`: why the set itself isn't to be believed."""
         records = _records.look_at(self.root, found.set_id, self.trust, self.chain).counting
         proof = _records.newest_proof(found.manifest, records)
-        checks = self.standing(found)
+        checks = [*self.standing(found), *self._overridden(found, proof["level"])]
         return {
             **proof,
             "verdict": combine([proof["verdict"], *(check.verdict for check in checks)]),
             "doubts": [f"{check.name}: {check.reason}" for check in checks if check.verdict != PASS],
         }
+
+    def _overridden(self, found: RecoverySet, level: str) -> list[Check]:
+        """That a set was made under weaker rules than the policy's; a level that was too low can be made up for."""
+        names = list(map(str, found.manifest.get("policy_overridden") or ()))
+        if "verify_level" in names and not _policy.against(self.trust.policy, {"verify_level": level}).overrides:
+            names.remove("verify_level")
+        return [Check("policy", "checksum", UNPROVEN, f"policy overridden: {', '.join(names)}")] if names else []
 
 
 def shelf_of(root: str, trust: Trust) -> Shelf:
@@ -156,7 +163,8 @@ def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress, tru
     """Write manifest, instructions, sums and signature into the staged set, flush everything, publish by one rename.
 
     Args:
-        facts: `installation`, `site`, `reason`, `components`, `versions`, `verification`.
+        facts: `installation`, `site`, `reason`, `components`, `versions`, `verification`, and `wanted`, which is
+            compared with the pinned policy.
     Raises:
         BackupError: a component is missing, or a set of this id exists.
     """
@@ -173,6 +181,7 @@ def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress, tru
         raise BackupError(f"set_id: {set_id}: is published already", hint="Open a new one.")
     progress.step("seal: manifest")
     manifest, private = compose(staging, reports, facts, trust)
+    manifest["policy_overridden"] = list(_policy.refuse(trust.policy, _as_made(manifest, facts)))
     write_json(os.path.join(staging.set_path, "manifest.private.json"), private)
     write_json(os.path.join(staging.set_path, "manifest.json"), manifest)
     write_file(os.path.join(staging.set_path, "RESTORE.md"), restore_instructions(manifest, private))
@@ -205,6 +214,17 @@ def enter_in_ledger(found: RecoverySet, trust: Trust, *, late: bool = False) -> 
         verdict=found.manifest["verification"]["verdict"],
         **extra,
     )
+
+
+def _as_made(manifest: t.Mapping[str, t.Any], facts: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """What a set really is, where the policy has a say; what was only wished for elsewhere."""
+    return {
+        **(facts.get("wanted") or {}),
+        "installation": manifest["installation"],
+        "recipients": manifest["recipients"],
+        "encryption": sorted({str(artefact.get("encryption") or "none") for artefact in manifest["artefacts"]}),
+        "verify_level": manifest["verification"].get("wanted"),
+    }
 
 
 def seen_by_a_witness(root: str, trust: Trust) -> dict[str, t.Any]:

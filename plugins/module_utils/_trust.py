@@ -8,7 +8,8 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.mazevault.backup.plugins.module_utils._signature import Signer, verify_bytes, verify_file
+from ansible_collections.mazevault.backup.plugins.module_utils._policy import Policy
+from ansible_collections.mazevault.backup.plugins.module_utils._signature import Signer, verify_file
 
 
 @dataclass(frozen=True)
@@ -17,27 +18,26 @@ class Trust:
 
     Attributes:
         signer: the host's own key.
-        named: public keys (PEM) of the pinned policy; empty where it names none, and then the host's own counts.
-        policy_sha256: of the pinned policy; None where none is pinned.
+        policy: the pinned one; the keys that it names count, and where it names none the host's own.
     """
 
     signer: Signer
-    named: tuple[str, ...] = ()
-    policy_sha256: str | None = None
+    policy: Policy | None = None
+
+    @property
+    def policy_sha256(self) -> str | None:
+        return self.policy.sha256 if self.policy else None
 
     @property
     def keys(self) -> tuple[str, ...]:
-        if self.named:
-            return self.named
+        if self.policy and self.policy.verification_keys:
+            return self.policy.verification_keys
         own = self.signer.public()
         return (own,) if own else ()
 
     def signed_by(self, path: str) -> str | None:
         """The id of the key that counts and that signed the file as it is now, or None."""
         return verify_file(path, self.keys)
-
-    def signed_bytes_by(self, data: bytes, signature: bytes) -> str | None:
-        return verify_bytes(data, signature, self.keys)
 
     def stamp(self) -> dict[str, t.Any]:
         """What every record and piece of evidence says of the rules it was made under."""

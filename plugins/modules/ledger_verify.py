@@ -18,6 +18,7 @@ extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
   - mazevault.backup._trust
+  - mazevault.backup._trust.wanted
 attributes:
   check_mode:
     support: full
@@ -164,10 +165,12 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
     root, trust = params["backup_root"], _module.trust_of(params)
     record = _accept(module, root, trust) if params["state"] == "accepted" else None
     testimony = parse(params["testimony"]) if params["testimony"] else None
-    found = examine(root, trust, testimony, witness_wanted=not params["without_witness"])
+    wanted = {**params["wanted"], "witness": not params["without_witness"]}
+    found = examine(root, trust, testimony, wanted)
     said = conclusion_text(found.verdict, "checksum", found.checks)
     if found.verdict == PASS:
         said = "pass: signed by the host, " + ("as a witness saw it" if testimony else "and seen by no witness")
+        said += "" if trust.policy else ", without a pinned policy"
     return {
         "changed": bool(record) or params["state"] == "accepted",
         "verdict": found.verdict,
@@ -201,6 +204,7 @@ def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
             **_module.TRUST_SPEC,
+            **_module.WANTED_SPEC,
             "state": {"type": "str", "default": "verified", "choices": ["verified", "accepted"]},
             "backup_root": {"type": "path", "required": True},
             "testimony": {"type": "dict"},

@@ -21,6 +21,7 @@ extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
   - mazevault.backup._trust
+  - mazevault.backup._trust.wanted
 attributes:
   check_mode:
     support: full
@@ -147,6 +148,11 @@ healed:
   type: list
   elements: str
   returned: O(state=open)
+policy_overridden:
+  description: Names of what O(wanted) has weaker than the pinned policy.
+  type: list
+  elements: str
+  returned: O(state=open)
 ledger_set_aside:
   description: What was wrong with the ledger, if it had to be set aside and a new one began; else null.
   type: str
@@ -211,6 +217,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._instructions import start_here
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import clean
+from ansible_collections.mazevault.backup.plugins.module_utils._policy import refuse
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
     all_sets,
     prepare_root,
@@ -232,7 +239,10 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
     root, purpose = module.params["backup_root"], module.params["purpose"]
     there = os.path.lexists(root)
     private_folder(root if there else os.path.dirname(os.path.abspath(root)), parameter="backup_root")
+    trust = _module.trust_of(module.params)
+    overridden: t.Sequence[str] = ()
     if purpose == "set":
+        overridden = refuse(trust.policy, module.params["wanted"])
         _keep_below(root, module.params["root_limit"] or "")
     if not there and not module.check_mode:
         os.mkdir(root, 0o700)
@@ -253,10 +263,10 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
         "removed": [],
         "healed": [],
         "ledger_set_aside": None,
+        "policy_overridden": list(overridden),
     }
     if module.check_mode:
         return result
-    trust = _module.trust_of(module.params)
     # Who can't sign finds out now, and not after the dump.
     trust.signer.ensure()
     prepare_root(root)
@@ -266,6 +276,12 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
     settled = settle_ledger(root, trust)
     for name in removed:
         _ledger.append(root, "removed the rest of a dead run", staging=name)
+    own = trust.signer.public()
+    if own not in trust.keys:
+        module.warn(
+            f"The policy {trust.policy.path if trust.policy else ''} doesn't name the key that this host signs with, so"
+            " what is made now counts for nothing. Pin a policy that names it."
+        )
     if settled["set_aside"]:
         module.warn(
             f"The ledger of {root} vouches for nothing ({settled['set_aside']}). It is kept aside as it was, a new one"
@@ -313,6 +329,7 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
                 "installation": params["installation"],
                 "site": params["site"] or None,
                 "reason": params["reason"],
+                "wanted": params["wanted"],
                 "components": params["components"],
                 "verification": {
                     "verdict": "unproven",
@@ -371,6 +388,7 @@ def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
             **_module.TRUST_SPEC,
+            **_module.WANTED_SPEC,
             "state": {"type": "str", "required": True, "choices": ["open", "sealed", "aborted"]},
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},

@@ -20,7 +20,15 @@ from pathlib import Path
 from support.keys import signing_key
 
 # Modules that sign what they do.
-SIGNING = ("recovery_set", "recovery_set_info", "backup_verify", "pg_restore", "pg_swap", "ledger_verify")
+SIGNING = (
+    "recovery_set",
+    "recovery_set_info",
+    "backup_verify",
+    "pg_restore",
+    "pg_swap",
+    "ledger_verify",
+    "backup_policy",
+)
 COLLECTIONS = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "playbooks", "collections"))
 
 # Runs in the child. `kill` names a step and what to kill when it is entered: "self" or a program's name.
