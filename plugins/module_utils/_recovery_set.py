@@ -150,6 +150,28 @@ def resolve(root: str, wanted: str, trust: Trust) -> RecoverySet:
     )
 
 
+def refuse_untrusted(found: RecoverySet, trust: Trust, *, unsigned: bool) -> None:
+    """Before anything of a set is used: it has to be what a key that counts has signed.
+
+    A ledger that is broken or gone refuses nothing: a set comes to a new host without one.
+
+    Args:
+        unsigned: the operator takes that upon himself.
+    """
+    checks = {check.name: check for check in shelf_of(found.root, trust).standing(found)}
+    signature, manifest = checks["signature"], checks.get("manifest")
+    if signature.verdict != PASS and not unsigned:
+        raise BackupError(
+            f"set: {found.set_id}: signature: {signature.reason}",
+            hint="Nothing was touched. Pin a policy that names the key of the host that made it, or accept unsigned.",
+        )
+    if manifest is not None and manifest.verdict == FAIL:
+        raise BackupError(
+            f"set: {found.set_id}: damaged: manifest: {manifest.reason}",
+            hint="Nothing was touched. Restore another set, or this one from another copy.",
+        )
+
+
 def next_sequence(root: str) -> tuple[int, str | None]:
     """Sequence number of the next set, and the hash of the newest set's SHA256SUMS."""
     good, _bad = all_sets(root)

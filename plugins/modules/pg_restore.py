@@ -61,7 +61,7 @@ options:
     type: list
     elements: str
     default: []
-    choices: [other_installation, dirty_migration, subscriptions, logical_slots]
+    choices: [other_installation, dirty_migration, subscriptions, logical_slots, unsigned]
   confirm:
     description: Has to equal O(inventory_hostname) for O(mode=in_place), which drops the live database. Not needed in
       check mode.
@@ -205,6 +205,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._in_place import 
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_scratch
 from ansible_collections.mazevault.backup.plugins.module_utils._process import HostProcesses
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import refuse_untrusted
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server
@@ -235,7 +236,9 @@ def _chosen(params: dict[str, t.Any], wanted: str, server: Server, runtime: Runt
     """(what to restore, the installation it belongs to); its bytes are those that were published."""
     if is_path(wanted):
         return subject_of_path(wanted), ""
-    found = find_set(params["backup_root"], wanted, _module.trust_of(params))
+    trust = _module.trust_of(params)
+    found = find_set(params["backup_root"], wanted, trust)
+    refuse_untrusted(found, trust, unsigned="unsigned" in params["accept"])
     subject = subject_of_set(found, sums=True)
     if not subject.sums and subject.public is not None:
         refuse_older_server(subject.public, server)
@@ -399,7 +402,7 @@ def main() -> t.NoReturn:
                 "type": "list",
                 "elements": "str",
                 "default": [],
-                "choices": ["other_installation", "dirty_migration", "subscriptions", "logical_slots"],
+                "choices": ["other_installation", "dirty_migration", "subscriptions", "logical_slots", "unsigned"],
             },
             "confirm": {"type": "str"},
             "inventory_hostname": {"type": "str"},
