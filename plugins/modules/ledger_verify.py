@@ -148,12 +148,16 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _ledger, _module
+from ansible_collections.mazevault.backup.plugins.module_utils import _module
 from ansible_collections.mazevault.backup.plugins.module_utils._confirm import require_confirmation
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._examination import examine
 from ansible_collections.mazevault.backup.plugins.module_utils._records import ABOUT_THE_LEDGER, write_record
-from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import all_sets, seen_by_a_witness
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
+    all_sets,
+    seen_by_a_witness,
+    settle_ledger,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._testimony import parse
 from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import PASS
@@ -190,12 +194,13 @@ def _accept(module: AnsibleModule, root: str, trust: Trust) -> str | None:
             raise BackupError(f"{name}: missing", hint="Whoever accepts says who it is, and why.")
     if module.check_mode:
         return None
+    # What was wrong is said in the ledger before it is accepted.
+    settled = settle_ledger(root, trust)
     facts = {
         "by": params["by"],
         "reason": params["reason"],
         "sets": {found.set_id: found.sums_sha256 for found in all_sets(root)[0]},
-        # A broken ledger is set aside by the very line of this record.
-        "former_problem": _ledger.load(root).problem or None,
+        "former_problem": settled["set_aside"],
     }
     return write_record(root, ABOUT_THE_LEDGER, "accepted", facts, trust)
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from ansible_collections.mazevault.backup.plugins.module_utils._sums import sums_text
+from support.keys import signing_key
 from support.plays import HOSTNAME, TOP, Installation, Play, installed
 from support.servers import PgServer, installations
 
@@ -155,3 +156,43 @@ def test_a_required_check_that_is_left_out_is_no_pass(fresh: Host, tmp_path: Pat
     assert done.rc != 0
     (said,) = done.failures
     assert said.msg == "Not everything is proven (unproven); the reasons stand in the report above."
+
+
+def test_a_pinned_policy_holds_against_extra_variables(fresh: Host) -> None:
+    """What runs as it should is green, what somebody weakened isn't, and nothing that it proves says pass."""
+    policy = fresh.installation.folder / "policy.yml"
+    policy.write_text(f"installations: [{HOSTNAME}]\nverify_level: checksum\nwitness: true\n", encoding="utf-8")
+    key = fresh.installation.folder / "etc/host.key"
+    key.parent.mkdir()
+    shutil.copy(signing_key(), key)
+    own = {"mazevault_signing_key": str(key)}
+    done = fresh.installation.play("pin_policy", mazevault_policy_file=str(policy), **own)
+    assert done.rc == 0, done.output
+    assert done.changed == ["Policy | Pin it"]
+    done = fresh.installation.play("verify", mazevault_verify_level="checksum", **own)
+    assert ledger_of(done)["summary"] == "pass: signed by the host, as a witness saw it"
+    assert done.rc == 0, done.output
+    for name, weaker in (
+        ("verify_level", {"mazevault_verify_level": "toc"}),
+        ("witness", {"mazevault_witness": False}),
+    ):
+        done = fresh.installation.play("verify", **{"mazevault_verify_level": "checksum", **own, **weaker})
+        assert done.rc != 0
+        assert f"policy overridden: {name}" in ledger_of(done)["summary"]
+    done = fresh.installation.play("backup", mazevault_verify_level="toc", **own)
+    assert "policy overridden: verify_level" in done.output
+    newest = sorted((fresh.installation.root / "sets").iterdir())[-1]
+    manifest = json.loads((newest / "manifest.json").read_bytes())
+    assert manifest["policy_overridden"] == ["verify_level"] and manifest["policy_sha256"]
+
+
+def test_a_person_accepts_a_ledger_that_was_lost(fresh: Host) -> None:
+    (fresh.installation.root / "ledger.jsonl").unlink()
+    assert fresh.verify().rc != 0
+    why = {"mazevault_accept_by": "A. Person", "mazevault_accept_reason": "the disk was replaced"}
+    refused = fresh.installation.play("accept_ledger", **why)
+    assert refused.rc != 0 and f"mazevault_confirm={HOSTNAME}" in refused.failures[0].msg
+    done = fresh.installation.play("accept_ledger", mazevault_confirm=HOSTNAME, **why)
+    assert done.rc == 0, done.output
+    done = fresh.verify()
+    assert done.rc == 0, done.output

@@ -214,7 +214,7 @@ def test_a_broken_ledger_doesnt_stop_a_backup(site: Site) -> None:
     site.ledger.write_bytes(site.ledger.read_bytes().replace(b"verdict", b"verdikt") + b"{}\n")
     found = site.verify(site.testimony())
     assert found["verdict"] == "fail"
-    assert {"name": "ledger chain", "verdict": "fail"}.items() <= found["checks"][0].items()
+    assert "ledger chain" in {check["name"] for check in found["checks"] if check["verdict"] == "fail"}
     opened = site.module("recovery_set", state="open")
     assert opened["ledger_set_aside"] == "line 2 doesn't follow from the line before it"
     site.module("recovery_set", state="aborted", set_id=opened["set_id"])
