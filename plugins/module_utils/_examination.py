@@ -187,8 +187,11 @@ def _order(shelf: Shelf, good: t.Sequence[RecoverySet]) -> Check:
             failed.append(f"{found.set_id}: number {number} is that of {numbers[number]}")
         if number > begins + 1 and former not in sums:
             failed.append(f"{found.set_id}: the set before it is not known here")
-    missing = [number for number in range(begins + 1, max(numbers, default=0)) if number not in numbers]
-    failed += [f"set number {number} is neither here nor in the ledger" for number in missing]
+    known = sorted(number for number in {begins, *numbers} if number >= begins)
+    for before, after in zip(known, known[1:]):
+        if after - before > 1:
+            gap = f"number {before + 1}" if after - before == 2 else f"numbers {before + 1} to {after - 1}"
+            failed.append(f"set {gap} is neither here nor in the ledger")
     return _check("sets in order", failed, [], nothing="there is no set", looked=len(numbers))
 
 

@@ -104,7 +104,9 @@ def settle(given: t.Mapping[str, t.Any]) -> Content:
             problems.append(f"{name}: unknown; it knows {', '.join(readers)}")
         elif value is not None and value not in ("", [], {}):
             try:
-                content[name] = readers[name](value)
+                read = readers[name](value)
+                if read not in ("", [], {}):
+                    content[name] = read
             except (ValueError, TypeError, AttributeError, BackupError) as exc:
                 problems.append(f"{name}: {exc}")
     for group, found in (content.get("recipients") or {}).items():
@@ -271,7 +273,8 @@ def _fingerprint(value: t.Any) -> str:
 
 
 def _groups(value: t.Any, names: t.Sequence[str], read: t.Callable[[t.Any], str]) -> dict[str, list[str]]:
-    return {_one_of(name, names): sorted({read(word) for word in _list(found)}) for name, found in value.items()}
+    read_lists = {_one_of(name, names): sorted({read(word) for word in _list(found)}) for name, found in value.items()}
+    return {name: found for name, found in read_lists.items() if found}
 
 
 def _keys(value: t.Any) -> list[str]:

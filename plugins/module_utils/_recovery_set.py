@@ -118,6 +118,7 @@ class Shelf:
             **proof,
             "verdict": combine([proof["verdict"], *(check.verdict for check in checks)]),
             "doubts": [f"{check.name}: {check.reason}" for check in checks if check.verdict != PASS],
+            "genuine": not any(check.name == "signature" and check.verdict != PASS for check in checks),
         }
 
     def _overridden(self, found: RecoverySet, level: str) -> list[Check]:
@@ -134,14 +135,23 @@ def shelf_of(root: str, trust: Trust) -> Shelf:
 
 
 def resolve(root: str, wanted: str, trust: Trust) -> RecoverySet:
-    """`latest` is the newest set that hasn't failed; an id is taken as it is."""
+    """`latest` is the newest set that hasn't failed; an id is taken as it is.
+
+    Sets that a key which counts has signed come first: anybody who can write here can lay a newer one beside them.
+    """
     if wanted and wanted != "latest":
         return load_set(root, wanted)
     good, bad = all_sets(root)
     shelf = shelf_of(root, trust)
+    unsigned = None
     for found in reversed(good):
-        if shelf.judge(found)["verdict"] != FAIL:
+        judged = shelf.judge(found)
+        if judged["verdict"] != FAIL and judged["genuine"]:
             return found
+        if judged["verdict"] != FAIL:
+            unsigned = unsigned or found
+    if unsigned is not None:
+        return unsigned
     broken = f"; {_ledger.path_of(root)}: {shelf.chain.problem}" if shelf.chain.problem else ""
     raise BackupError(
         f"set: latest: no usable set under {root}/sets"

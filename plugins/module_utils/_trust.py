@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ansible_collections.mazevault.backup.plugins.module_utils._files import sha256_file
 from ansible_collections.mazevault.backup.plugins.module_utils._policy import Policy
-from ansible_collections.mazevault.backup.plugins.module_utils._signature import Signer, verify_file
+from ansible_collections.mazevault.backup.plugins.module_utils._signature import SUFFIX, Signer, verify_file
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Trust:
 
     signer: Signer
     policy: Policy | None = None
+    _answers: dict[tuple[str, str], str | None] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def policy_sha256(self) -> str | None:
@@ -37,7 +39,14 @@ class Trust:
 
     def signed_by(self, path: str) -> str | None:
         """The id of the key that counts and that signed the file as it is now, or None."""
-        return verify_file(path, self.keys)
+        # One module asks for the same file more than once, and each answer takes a process.
+        try:
+            asked = (sha256_file(path), sha256_file(path + SUFFIX))
+        except FileNotFoundError:
+            return None
+        if asked not in self._answers:
+            self._answers[asked] = verify_file(path, self.keys)
+        return self._answers[asked]
 
     def stamp(self) -> dict[str, t.Any]:
         """What every record and piece of evidence says of the rules it was made under."""

@@ -8,11 +8,13 @@ import copy
 import hashlib
 import json
 import os
+import re
 import stat
 import typing as t
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,6 +83,14 @@ def test_what_cant_be_is_refused(change: dict[str, t.Any], said: str) -> None:
 def test_one_recipient_needs_a_reason() -> None:
     given = {"recipients": {"data": [A]}, "few_recipients_because": "a demo"}
     assert _policy.settle(given)["recipients"] == {"data": [A]}
+
+
+def test_the_documented_policy_can_be_pinned() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/trust.md").read_text(encoding="utf-8")
+    shown = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])
+    settled = _policy.settle(shown)
+    assert "recipients" not in settled, "empty lists say nothing"
+    assert settled.keys() >= {"installations", "verify_level", "encryption", "objectives", "retention", "witness"}
 
 
 # what is weaker

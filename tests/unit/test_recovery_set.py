@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _ledger
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._examination import examine
 from ansible_collections.mazevault.backup.plugins.module_utils._files import sha256_file
 from ansible_collections.mazevault.backup.plugins.module_utils._records import (
     ABOUT_THE_LEDGER,
@@ -366,6 +367,19 @@ def test_a_ledger_that_is_gone_doesnt_make_old_sets_new(tmp_path: Path) -> None:
     assert settle_ledger(root, TRUST) == {"healed": [], "set_aside": "there is no ledger, though there are 3 sets"}
     assert settle_ledger(root, TRUST) == {"healed": [], "set_aside": None}
     assert doubts(root, "mazevault_20261103_020000") == {"ledger": UNPROVEN}
+
+
+def test_a_newer_set_that_nobody_signed_is_not_the_latest(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    genuine = entered(tmp_path, 1, 1)
+    laid_beside = make_set(tmp_path, 2, 10**9)
+    Path(laid_beside.path, "SHA256SUMS.sig").unlink()
+    assert resolve(root, "latest", TRUST).set_id == genuine.set_id
+    found = {check.name: check for check in examine(root, TRUST, None, {}).checks}
+    assert found["signatures"].verdict == UNPROVEN
+    assert "set numbers 2 to 999999999 is neither here" in found["sets in order"].reason
+    shutil.rmtree(genuine.path)
+    assert resolve(root, "latest", TRUST).set_id == laid_beside.set_id, "better than nothing; a restore asks"
 
 
 def test_only_a_signed_set_is_entered_late(tmp_path: Path) -> None:
