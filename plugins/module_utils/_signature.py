@@ -201,10 +201,15 @@ def verify_file(path: str, keys: t.Iterable[str], *, processes: ProcessRunner | 
     return verify_bytes(data, signature, keys, processes=processes)
 
 
-def check_command(key: str = "/media/card/host.pub") -> str:
+def check_command(key: str | None = None) -> str:
     """What a person types in a set's folder to check who made it.
 
     Args:
-        key: where the public key lies that came on the card or out of the policy. Never one from the set.
+        key: where the public key lies that came on the card or out of the policy, never one from the set. None: the
+            shell variable MAZEVAULT_HOST_KEY says where, and is asked for where it isn't set.
     """
-    return f"openssl dgst -sha384 -verify {shlex.quote(key)} -signature SHA256SUMS{SUFFIX} SHA256SUMS"
+    where = (
+        '"${MAZEVAULT_HOST_KEY:?name the file of the public key, from the card or the policy, never from this folder}"'
+    )
+    given = shlex.quote(key) if key else where
+    return f"openssl dgst -sha384 -verify {given} -signature SHA256SUMS{SUFFIX} SHA256SUMS"

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.mazevault.backup.plugins.module_utils._records import write_record
 from support.fake_sets import DUMP, Site
 from support.flow import HOSTNAME
+from support.keys import own_trust
 
 FIRST = "0" * 64
 
@@ -264,7 +266,7 @@ def test_what_nobody_touched_passes(site: Site) -> None:
     result = site.verify(site.testimony())
     assert (result["verdict"], failed(result)) == ("pass", {}), result["checks"]
     assert {check["verdict"] for check in result["checks"]} == {"pass"}
-    assert result["summary"] == "pass: signed by the host, as a witness saw it"
+    assert result["summary"] == "pass: signed by the host, as a witness saw it, without a pinned policy"
     assert [found["verdict"] for found in result["sets"].values()] == ["pass"] * 3
 
 
@@ -336,6 +338,16 @@ def test_a_record_of_a_failure_cant_be_outvoted(site: Site) -> None:
     found = site.module("recovery_set_info")
     (first,) = (entry for entry in found["sets"] if entry["set_id"] == site.sets()[0].name)
     assert first["verdict"] == "fail"
+
+
+def test_a_set_that_was_removed_on_purpose_is_no_attack(site: Site) -> None:
+    """The counterpart of removing one: the host's key has signed that."""
+    gone = site.sets()[0]
+    shutil.rmtree(gone)
+    assert site.verify(site.testimony())["verdict"] == "fail"
+    write_record(str(site.root), gone.name, "removed", {"reason": "retention"}, own_trust())
+    result = site.verify(site.testimony())
+    assert result["verdict"] == "pass", result["checks"]
 
 
 def test_a_witness_that_saw_nothing_proves_nothing(site: Site) -> None:

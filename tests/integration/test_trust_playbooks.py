@@ -78,7 +78,7 @@ def test_what_nobody_touched_is_green_and_witnessed(fresh: Host) -> None:
     lines = len(fresh.book.read_text(encoding="utf-8").splitlines())
     done = fresh.verify()
     assert done.rc == 0, done.output
-    assert ledger_of(done)["summary"] == "pass: signed by the host, as a witness saw it"
+    assert ledger_of(done)["summary"] == "pass: signed by the host, as a witness saw it, without a pinned policy"
     assert "ledger: pass: signed by the host, as a witness saw it" in done.output
     assert done.changed == []
     book = [json.loads(line) for line in fresh.book.read_text(encoding="utf-8").splitlines()]

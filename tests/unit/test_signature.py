@@ -69,6 +69,13 @@ def test_openssl_verifies_what_was_signed(signer: Signer, tmp_path: Path) -> Non
     argv = shlex.split(check_command(signer_public))
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "Verified OK\n")
+    for env, said in (({"MAZEVAULT_HOST_KEY": signer_public}, (0, "Verified OK\n")), ({}, (1, ""))):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", check_command()],
+            cwd=tmp_path, env={"PATH": os.environ["PATH"], **env}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (min(done.returncode, 1), done.stdout) == said
+    assert "from the card or the policy" in done.stderr
     assert verify_file(str(sums), [signer.public()]) == key_id(signer.public())
     der = openssl("pkey", "-pubin", "-in", signer_public, "-outform", "DER").stdout
     shown = subprocess.run(["sha256sum"], input=der, capture_output=True, check=True).stdout.decode()
