@@ -14,8 +14,8 @@ options:
       - Path of the host's private key (EC P-384, PEM, mode 0600) on the target. It is made when it is needed and isn't
         there, with the public half beside it (C(.pub)).
       - Unset means C(/etc/mazevault-backup/host.key) for root, and C(~/.mazevault-backup/host.key) for other accounts.
-      - The host's policy is C(policy.json) in C(/etc/mazevault-backup) (C(~/.mazevault-backup) for accounts other than
-        root), else beside this key. See M(mazevault.backup.backup_policy).
+      - The host's policy is C(policy.json) in C(/etc/mazevault-backup), else (accounts other than root) in
+        C(~/.mazevault-backup), else beside this key. See M(mazevault.backup.backup_policy).
     type: path
 """
 

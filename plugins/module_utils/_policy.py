@@ -22,6 +22,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._verdict import L
 
 VERSION = 1
 NAME = "policy.json"
+SYSTEM = "/etc/mazevault-backup"
 CLASSES = ("data", "keys")
 HALVES = ("vault", "key")
 SCHEMES = ("cms", "age", "none")
@@ -121,11 +122,11 @@ def settle(given: t.Mapping[str, t.Any]) -> Content:
 
 
 def find(signing_key: str) -> Policy | None:
-    """The pinned policy: the account's usual one, else the one beside a signing key that lies elsewhere.
+    """The pinned policy: the machine's, else the account's, else the one beside a signing key that lies elsewhere.
 
-    A path in a variable must not lead past what is pinned, so the usual place comes first.
+    A path in a variable, or another account, must not lead past what is pinned, so the usual places come first.
     """
-    for folder in dict.fromkeys((default_folder(), os.path.dirname(signing_key))):
+    for folder in dict.fromkeys((SYSTEM, default_folder(), os.path.dirname(signing_key))):
         path = os.path.join(folder, NAME)
         if os.path.lexists(path):
             return load(path)

@@ -73,17 +73,27 @@ def load_set(root: str, set_id: str) -> RecoverySet:
             hint=f"The newest one is {known[-1]}." if known else "There is no set yet: run backup.yml first.",
         )
     manifest = read_json(os.path.join(root, "sets", set_id, "manifest.json"))
-    if (
-        not isinstance(manifest, dict)
-        or manifest.get("schema_version") != SCHEMA_VERSION
-        or not isinstance(manifest.get("sequence"), int)
-        or not isinstance(manifest.get("verification"), dict)
-    ):
+    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION or not _readable(manifest):
         raise BackupError(
             f"set: {set_id}: its manifest isn't of schema version {SCHEMA_VERSION}",
             hint="It is damaged, or was made by a newer version of the collection.",
         )
     return RecoverySet(root, set_id, manifest)
+
+
+def _readable(manifest: t.Mapping[str, t.Any]) -> bool:
+    """Whether it has what every list of sets needs. One that somebody laid beside the others must not stop them all."""
+    try:
+        return bool(
+            isinstance(manifest["sequence"], int)
+            and isinstance(manifest["verification"], dict)
+            and _clock.parse(manifest["recovery_point"]).tzinfo
+            and sum(int(artefact["bytes"]) for artefact in manifest["artefacts"]) >= 0
+            and all(isinstance(manifest[key], str) for key in ("installation", "reason"))
+            and all(isinstance(manifest[key], list) for key in ("components", "not_covered", "missing_protection"))
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def all_sets(root: str) -> tuple[list[RecoverySet], list[str]]:

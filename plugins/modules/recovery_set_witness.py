@@ -224,7 +224,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _m
 from ansible_collections.mazevault.backup.plugins.module_utils._confirm import require_confirmation
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._signature import Signer
-from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, UNPROVEN, Check, combine
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN, Check, combine
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import conclusion_text
 
 
@@ -282,11 +282,13 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
         result["syslog"] = _tell(module, line)
         result["time_stamp"] = _stamp(module, book, line)
         lines, problem = book.read()
-    verdict = combine(check.verdict for check in checks) if checks else "pass"
+    verdict = combine(check.verdict for check in checks) if checks else PASS
     return {
         **result,
         "verdict": verdict,
-        "summary": conclusion_text(verdict, "checksum", checks),
+        "summary": "pass: nothing contradicts what was seen before"
+        if verdict == PASS
+        else conclusion_text(verdict, "checksum", checks),
         "checks": [check.as_dict() for check in checks],
         "testimony": _witness.testimony_of(lines, problem).as_dict(),
         "public_key": signer.public(),

@@ -52,6 +52,12 @@ def filled(root: Path) -> Path:
         manifest = {
             "schema_version": 1,
             "verification": {},
+            "installation": "vault1",
+            "reason": "manual",
+            "recovery_point": "2026-11-01T00:00:00.000000Z",
+            "components": ["postgres"],
+            "not_covered": [],
+            "missing_protection": [],
             "sequence": number,
             "artefacts": [{"bytes": size * MIB}],
         }

@@ -37,6 +37,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set imp
     set_names,
     settle_ledger,
     shelf_of,
+    state_of,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._signature import Signer, key_id
 from ansible_collections.mazevault.backup.plugins.module_utils._sums import check_sums, sums_text
@@ -46,6 +47,16 @@ from support.keys import own_trust
 
 Proof = tuple[str, str]
 TRUST = own_trust()
+# What a manifest needs besides to be listed.
+LISTED: dict[str, t.Any] = {
+    "installation": "vault1",
+    "reason": "manual",
+    "recovery_point": "2026-11-01T00:00:00.000000Z",
+    "components": ["postgres"],
+    "artefacts": [],
+    "not_covered": [],
+    "missing_protection": [],
+}
 
 
 def make_set(root: Path, day: int, sequence: int, verdict: str = PASS, level: str = "restore") -> RecoverySet:
@@ -58,6 +69,7 @@ def make_set(root: Path, day: int, sequence: int, verdict: str = PASS, level: st
         "set_id": set_id,
         "sequence": sequence,
         "verification": {"verdict": verdict, "level": level, "wanted": "restore", "at": "2026-11-01T00:00:00.000000Z"},
+        **LISTED,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     (folder / "SHA256SUMS").write_text(sums_text(str(folder)), encoding="utf-8")
@@ -159,6 +171,30 @@ def test_foreign_and_broken_folders(tmp_path: Path) -> None:
     good, bad = all_sets(str(tmp_path))
     assert [found.set_id for found in good] == ["mazevault_20261101_020000"]
     assert bad == [f"mazevault_2026110{day}_020000" for day in (3, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sequence": "9"},
+        {"sequence": None},
+        {"verification": "pass"},
+        {"recovery_point": "soon"},
+        {"recovery_point": "2026-11-01T00:00:00"},
+        {"artefacts": [{"bytes": "many"}]},
+        {"artefacts": 7},
+        {"installation": None},
+        {"components": "postgres"},
+    ],
+)
+def test_a_manifest_that_makes_no_sense_stops_no_other(tmp_path: Path, change: dict[str, t.Any]) -> None:
+    """Whoever can write here must not be able to stop every list, and with it every backup, by one file."""
+    good, odd = make_set(tmp_path, 1, 1), make_set(tmp_path, 2, 2)
+    edit_manifest(odd, **change)
+    assert [found.set_id for found in all_sets(str(tmp_path))[0]] == [good.set_id]
+    assert all_sets(str(tmp_path))[1] == [odd.set_id]
+    shelf = shelf_of(str(tmp_path), TRUST)
+    assert [state_of(found, shelf)["set_id"] for found in all_sets(str(tmp_path))[0]] == [good.set_id]
 
 
 @pytest.mark.parametrize(
