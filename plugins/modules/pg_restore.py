@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - mazevault.backup._postgres.runtime
   - mazevault.backup._postgres.jobs
   - mazevault.backup._set_key
+  - mazevault.backup._trust
 attributes:
   check_mode:
     support: full
@@ -61,7 +62,7 @@ options:
     type: list
     elements: str
     default: []
-    choices: [other_installation, dirty_migration, subscriptions, logical_slots]
+    choices: [other_installation, dirty_migration, subscriptions, logical_slots, unsigned]
   confirm:
     description: Has to equal O(inventory_hostname) for O(mode=in_place), which drops the live database. Not needed in
       check mode.
@@ -208,6 +209,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._in_place import 
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_scratch
 from ansible_collections.mazevault.backup.plugins.module_utils._process import HostProcesses
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import refuse_untrusted
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server
@@ -241,7 +243,9 @@ def _chosen(
     """(what to restore, the installation it belongs to); its bytes are those that were published."""
     if is_path(wanted):
         return subject_of_path(wanted), ""
-    found = find_set(params["backup_root"], wanted)
+    trust = _module.trust_of(params)
+    found = find_set(params["backup_root"], wanted, trust)
+    refuse_untrusted(found, trust, unsigned="unsigned" in params["accept"])
     subject = subject_of_set(found, published_key(found, keys), sums=True)
     if not subject.sums and subject.public is not None:
         refuse_older_server(subject.public, server)
@@ -381,6 +385,7 @@ def _in_place(
         staging.name,
         "restored in place",
         {"database": params["database"], "restored_from": params["set"], "safety_set": params["safety_set"], **outcome},
+        _module.trust_of(params),
     )
     return {
         "database": params["database"],
@@ -395,6 +400,7 @@ def main() -> t.NoReturn:
             **_module.SERVER_SPEC,
             **_module.RUNTIME_SPEC,
             **_module.JOBS_SPEC,
+            **_module.TRUST_SPEC,
             "set": {"type": "str", "required": True},
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},
@@ -404,7 +410,7 @@ def main() -> t.NoReturn:
                 "type": "list",
                 "elements": "str",
                 "default": [],
-                "choices": ["other_installation", "dirty_migration", "subscriptions", "logical_slots"],
+                "choices": ["other_installation", "dirty_migration", "subscriptions", "logical_slots", "unsigned"],
             },
             "confirm": {"type": "str"},
             "inventory_hostname": {"type": "str"},
