@@ -141,7 +141,8 @@ def test_a_failure_says_where_and_why(one_site: Lab, ansible: Ansible) -> None:
 
 
 def test_check_mode_from_the_checkout_with_a_survey_that_nobody_answered(one_site: Lab, ansible: Ansible) -> None:
-    unanswered = dict.fromkeys(options() - {"mazevault_backup_root"})
+    given = {"mazevault_backup_root", "mazevault_encryption", "mazevault_encryption_reason"}
+    unanswered = dict.fromkeys(options() - given)
     before = published(one_site, ansible)
     checked = ansible.play_from_checkout("backup", "--check", **unanswered)
     assert well(checked)

@@ -10,6 +10,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.mazevault.backup.plugins.module_utils._signature import Signer
+from support.keys import signing_key
 from support.servers import PgInstall, PgServer
 
 COREUTILS = [
@@ -106,7 +108,7 @@ CLIENTS = ("psql", "pg_restore", "vacuumdb")
 def stock_tools(folder: Path, install: PgInstall) -> Path:
     """A folder of links to coreutils, bash, zstd and this version's client programs, and to nothing else."""
     folder.mkdir()
-    for name in (*COREUTILS, "bash", "zstd"):
+    for name in (*COREUTILS, "bash", "openssl", "zstd"):
         found = shutil.which(name)
         assert found, f"{name} isn't installed"
         (folder / name).symlink_to(found)
@@ -136,6 +138,7 @@ def run_blocks(folder: Path, server: PgServer, tools: Path, **more: str) -> ByHa
         "PGHOST": str(server.socket_directory),
         "PGPORT": str(server.port),
         "PGUSER": server.superuser,
+        "MAZEVAULT_HOST_KEY": Signer(signing_key()).public_path,
         **more,
     }
     blocks = blocks_of(folder)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
-from support.flow import HOSTNAME, StepFailed
+from support.flow import HOSTNAME, IN_PLAIN, StepFailed
 from support.modules import Outcome, run_module
 
 DUMP = "postgres/database.dump.zst"
@@ -55,7 +55,7 @@ class Site:
         self, content: bytes = b"a dump", *, opening: t.Mapping[str, t.Any] | None = None, **params: t.Any
     ) -> dict[str, t.Any]:
         """One set, opened and sealed; what sealing returned."""
-        set_id = self.module("recovery_set", **{"state": "open", **(opening or {})})["set_id"]
+        set_id = self.module("recovery_set", **{"state": "open", **IN_PLAIN, **(opening or {})})["set_id"]
         stage(Staging(str(self.root), set_id), content)
         proof = {"verdict": "pass", "level": "restore", "wanted": "restore"}
         params = {"state": "sealed", "installation": HOSTNAME, "verification": proof, **params}

@@ -26,6 +26,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._trust import Tru
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import LEVELS
 from support.fake_sets import Site
 from support.flow import HOSTNAME
+from support.identities import make_custodians, make_identity
 from support.keys import signing_key
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
@@ -224,13 +225,32 @@ def test_a_policy_that_others_can_write_is_none(site: Site, key: str, mode: int)
     assert refused.rc and f"policy: {path}: no file that only root" in refused.result["msg"]
 
 
-def test_other_recipients_stop_the_run_before_it_begins(site: Site, key: str) -> None:
-    pin(site, key, GIVEN)
-    wanted = {"recipients": {"data": [A, C]}}
-    for name, params in (("backup_policy", {}), ("recovery_set", {"state": "open"})):
-        refused = site.try_module(name, signing_key=key, wanted=wanted, **params)
-        assert refused.rc and f"recipients.data: {C} isn't pinned" in refused.result["msg"], name
-    assert not site.root.exists()
+def test_other_recipients_stop_the_run_before_it_begins(site: Site, key: str, tmp_path: Path) -> None:
+    custodians = make_custodians(tmp_path / "custodians")
+    stranger = make_identity(tmp_path / "custodians", "stranger")
+    recipients = {name: [one.fingerprint for one in getattr(custodians, name)] for name in ("data", "keys")}
+    pin(site, key, {**GIVEN, "recipients": recipients})
+    good = {"state": "open", "signing_key": key, **custodians.protection}
+    other = {**good, "recipients_data": [*good["recipients_data"][:1], stranger.text]}
+    for check in (True, False):
+        refused = site.try_module("recovery_set", check=check, **other)
+        assert refused.rc and f"recipients.data: {stranger.fingerprint} isn't pinned" in refused.result["msg"]
+        assert not site.root.exists()
+    wanted = {"recipients": {"data": [recipients["data"][0], stranger.fingerprint]}}
+    refused = site.try_module("backup_policy", signing_key=key, wanted=wanted)
+    assert refused.rc and f"{stranger.fingerprint} isn't pinned" in refused.result["msg"]
+    sealed = site.publish(opening=good, signing_key=key)
+    manifest = json.loads((Path(sealed["path"]) / "manifest.json").read_bytes())
+    assert [one["fingerprint"] for one in manifest["recipients"]["data"]] == recipients["data"]
+    # The stand-in for a dump is in plain; that the set has recipients doesn't hide it.
+    assert manifest["policy_overridden"] == ["encryption"]
+
+
+def test_plain_sets_are_weaker_than_pinned_recipients(site: Site, key: str) -> None:
+    pin(site, key, {"recipients": GIVEN["recipients"]})
+    sealed = site.publish(opening={"signing_key": key}, signing_key=key)
+    manifest = json.loads((Path(sealed["path"]) / "manifest.json").read_bytes())
+    assert manifest["policy_overridden"] == ["encryption"]
 
 
 def test_a_set_of_weaker_rules_says_so_and_is_unproven(site: Site, key: str) -> None:
