@@ -263,14 +263,14 @@ REFUSED_PLAYS: list[tuple[str, tuple[str, ...], Params, tuple[str, ...]]] = [
         {
             "mazevault_components": "postgres, stack",
             "mazevault_runtime": "kubernetes",
-            "mazevault_encryption": "cms",
-            "mazevault_recipients_data": ["age1"],
+            "mazevault_encryption": "rot13",
+            "mazevault_escrow_vault": ["/mnt/safe"],
         },
         (
             "mazevault_components: stack",
             "mazevault_runtime: kubernetes",
-            "mazevault_encryption: cms",
-            "mazevault_recipients_data: not in this version",
+            "mazevault_encryption: rot13",
+            "mazevault_escrow_vault: not in this version",
         ),
     ),
     ("restore_database", (HOSTNAME, "vault2"), {"mazevault_confirm": HOSTNAME}, ("2 hosts", "--limit")),

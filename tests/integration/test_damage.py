@@ -91,7 +91,7 @@ class Case:
         return sorted((str(path), path.stat().st_mtime_ns) for path in Path(self.found.path).rglob("*"))
 
     def subject(self) -> Subject:
-        return subject_of_set(self.found, sums=True)
+        return subject_of_set(self.found, None, sums=True)
 
     def without_records(self) -> Subject:
         """The dump as a foreign file that nothing is recorded about."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from support.flow import IN_PLAIN
 from support.plays import Place as ControlNode
 from support.plays import Play, RunningPlay
 
@@ -134,7 +135,7 @@ class Site:
         return self.control_node.started(playbook, self.inventory(), *words, extra=extra, env=self.environment())
 
     def inventory(self) -> Path:
-        """How the host is reached, and nothing of what runs there."""
+        """How the host is reached, how its sets are kept, and nothing of what runs there."""
         variables = {
             "ansible_host": str(self.place.address(self.host.number)),
             "ansible_user": "operator",
@@ -142,6 +143,7 @@ class Site:
             "ansible_python_interpreter": "/usr/bin/python3",
             "ansible_pipelining": True,
             "ansible_ssh_common_args": f'-F "{self.place.ssh_config}"',
+            **{f"mazevault_{name}": value for name, value in IN_PLAIN.items()},
         }
         path = self.folder / "inventory.yml"
         path.write_text(json.dumps({"mazevault": {"hosts": {self.name: variables}}}), encoding="utf-8")
