@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 import typing as t
 from dataclasses import dataclass, field
@@ -158,8 +159,9 @@ class Site:
         }
 
     def tidy(self) -> None:
-        """Nothing of former runs: neither backups nor kept databases."""
+        """Nothing of former runs: neither backups, nor who saw them, nor kept databases."""
         self.shell(f"find {ROOT} -mindepth 1 -delete")
+        shutil.rmtree(self.folder / "home/.mazevault-backup", ignore_errors=True)
         for name in self.databases():
             if name != stack.DATABASE:
                 self.sql(f'DROP DATABASE "{name}" WITH (FORCE)', database="postgres")
