@@ -194,7 +194,7 @@ def test_a_flipped_bit_is_found(
         files.remove("SHA256SUMS")
         sums = subprocess.run(["sha256sum", *files], cwd=folder, check=True, capture_output=True).stdout
         (folder / "SHA256SUMS").write_bytes(sums)
-        assert flow.verify(folder.name, "checksum")["verdict"] == "pass", "the sums really are mended"
+        subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     found = flow.must("backup_verify", **flow.programs, set=folder.name, level="read", **identity)
     assert found["verdict"] == "fail"
     assert (

@@ -51,7 +51,9 @@ class Ansible:
 
     def _words(self, words: tuple[str, ...], extra: dict[str, str] | dict[str, str | None]) -> list[str]:
         """The small proof: what a version of Ansible could break doesn't depend on the level."""
-        variables = {**extra, "mazevault_backup_root": self.root}
+        # Each version has backups of its own, so it needs a witness of its own.
+        own = {"mazevault_backup_root": self.root, "mazevault_witness_folder": f"/root/witness-{self.version}"}
+        variables = {**extra, **own}
         variables.setdefault("mazevault_verify_level", "checksum")
         return ["-i", self.inventory, "--limit", NAME, *words, "-e", json.dumps(variables)]
 
