@@ -197,6 +197,7 @@ def test_a_flipped_bit_is_found(
         subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     found = flow.must("backup_verify", **flow.programs, set=folder.name, level="read", **identity)
     assert found["verdict"] == "fail"
+    assert not with_sums or "doesn't open" in str(found["checks"])
     assert (
         flow.must("backup_verify", **flow.programs, set=published.name, level="read", **identity)["verdict"] == "pass"
     )
