@@ -49,13 +49,15 @@ class Site:
         own = {"folder": str(self.witness)} if name == "recovery_set_witness" else {"backup_root": str(self.root)}
         if name == "backup_policy":
             own = {}
+        if name == "recovery_set" and params.get("state") == "open":
+            own |= IN_PLAIN
         return run_module(name, {**own, **params}, check=check)
 
     def publish(
         self, content: bytes = b"a dump", *, opening: t.Mapping[str, t.Any] | None = None, **params: t.Any
     ) -> dict[str, t.Any]:
         """One set, opened and sealed; what sealing returned."""
-        set_id = self.module("recovery_set", **{"state": "open", **IN_PLAIN, **(opening or {})})["set_id"]
+        set_id = self.module("recovery_set", **{"state": "open", **(opening or {})})["set_id"]
         stage(Staging(str(self.root), set_id), content)
         proof = {"verdict": "pass", "level": "restore", "wanted": "restore"}
         params = {"state": "sealed", "installation": HOSTNAME, "verification": proof, **params}
