@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._ledger import Chain
@@ -51,7 +51,7 @@ class Testimony:
     """
 
     points: tuple[Point, ...] = ()
-    sets: t.Mapping[str, SeenSet] = ()  # type: ignore[assignment]
+    sets: t.Mapping[str, SeenSet] = field(default_factory=dict)
     host_keys: tuple[str, ...] = ()
     problem: str = ""
 

@@ -134,11 +134,13 @@ def test_nobody_else_opens_it(flow: Flow, published: Path, custodians: Custodian
 
 
 def test_a_passphrase_is_not_asked_for(flow: Flow, published: Path, custodians: Custodians, tmp_path: Path) -> None:
-    if custodians.scheme == "age":
-        pytest.skip("age asks a terminal for the passphrase when such a file is made, so there is none to try with")
     locked = tmp_path / "locked.key"
-    words = ["openssl", "pkcs8", "-topk8", "-in", custodians.data[0].private, "-out", locked]
-    subprocess.run([*words, "-passout", "pass:none-of-ours"], check=True)
+    if custodians.scheme == "age":
+        # age makes one at a terminal only; this is how it begins.
+        locked.write_text("age-encryption.org/v1\n-> scrypt bm90IG9mIG91cnM 18\n", encoding="ascii")
+    else:
+        words = ["openssl", "pkcs8", "-topk8", "-in", custodians.data[0].private, "-out", locked]
+        subprocess.run([*words, "-passout", "pass:none-of-ours"], check=True)
     locked.chmod(0o600)
     params = {"backup_root": str(flow.root), **flow.programs, "set": published.name, "identity_file": str(locked)}
     done = run_module("backup_verify", params)

@@ -63,10 +63,11 @@ def openssl(folder: Path, *args: str | Path) -> str:
 
 def seen(lines: int = 1, **facts: t.Any) -> dict[str, t.Any]:
     """Something to see, without a backup root."""
+    words = ("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384")
+    private = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     key = subprocess.run(
-        "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 | openssl pkey -pubout",
-        shell=True, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        ("openssl", "pkey", "-pubout"), input=private, capture_output=True, text=True, check=True
+    ).stdout
     now = dt.datetime.now(dt.timezone.utc).isoformat().replace("+00:00", "Z")
     return {"ledger_head": f"{lines:064d}", "ledger_lines": lines, "host_key": key, "host_time": now, **facts}
 
