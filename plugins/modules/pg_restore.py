@@ -74,7 +74,9 @@ options:
     description: Id of the proven set that was made of the live database just now. Required for O(mode=in_place).
     type: str
   safety_set_key_file:
-    description: File with the key of an encrypted O(safety_set), as M(mazevault.backup.recovery_set) kept it.
+    description:
+      - File with the key of an encrypted O(safety_set), as M(mazevault.backup.recovery_set) kept it.
+      - Unset, O(identity_file) opens that one too.
     type: path
   application_stop:
     description: Command that stops the application, as a list of words. Used by O(mode=in_place).
@@ -346,7 +348,8 @@ def _in_place(
             raise BackupError(
                 "safety_set: missing", hint="Make and prove a set of the live database first; in place drops it."
             )
-        keys = {"set_key_file": params["safety_set_key_file"], "identity_file": None}
+        kept = params["safety_set_key_file"]
+        keys = {"set_key_file": kept, "identity_file": None if kept else params["identity_file"]}
         safety = _chosen(params, params["safety_set"], keys, server, runtime)[0]
     application = Application(
         HostProcesses(),
