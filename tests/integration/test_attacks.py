@@ -130,7 +130,7 @@ def put_an_older_copy_in_place(site: Site) -> None:
     shutil.copytree(site.folder / "older", site.root)
 
 
-def forge_a_record(site: Site) -> None:
+def forge_a_record(site: Site) -> Path:
     folder = site.root / "records" / site.sets()[0].name
     (made,) = folder.glob("*.json")
     forged = folder / made.name.replace("-verify", "9-verify")
@@ -139,11 +139,11 @@ def forge_a_record(site: Site) -> None:
     forged.write_text(json.dumps(record), encoding="utf-8")
     line = {"event": "record verify", "set_id": record["set_id"], "record_sha256": sha256(forged), "verdict": "pass"}
     rebuild(site, [*lines(site), {**line, "at": record["at"]}])
+    return forged
 
 
 def forge_a_record_with_a_signature_of_its_own(site: Site) -> None:
-    forge_a_record(site)
-    (forged,) = (site.root / "records").glob("*/*9-verify.json")
+    forged = forge_a_record(site)
     key = site.folder / "attacker.key"
     make = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384", "-out", key]
     subprocess.run(make, check=True)
@@ -172,7 +172,7 @@ def remove_a_set_and_write_a_line_that_says_so(site: Site) -> None:
 
 # What the attack is, and what the verdict has to name: for each check that fails, a part of its reason.
 Named = dict[str, str]
-ATTACKS: dict[str, tuple[Callable[[Site], None], Named]] = {
+ATTACKS: dict[str, tuple[Callable[[Site], object], Named]] = {
     "edited manifest, sums fixed": (
         edit_manifest,
         {"signatures": "{1}: signature: ", "sets as witnessed": "{1}: not the set"},
