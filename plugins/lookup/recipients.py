@@ -37,7 +37,8 @@ class LookupModule(LookupBase):
                 yield from self._in_file(name, variables)
 
     def _in_file(self, name: str, variables: t.Any) -> t.Iterator[str]:
-        path = self.find_file_in_search_path(variables, "files", name, ignore_missing=True)  # type: ignore[no-untyped-call]
+        find: t.Any = self.find_file_in_search_path
+        path = find(variables, "files", name, ignore_missing=True)
         if not path:
             raise AnsibleLookupError(
                 f"recipients: {name}: no such file on the control node. Give a certificate's file, or the certificate."

@@ -9,6 +9,7 @@ import shlex
 import typing as t
 
 from ansible_collections.mazevault.backup.plugins.module_utils._files import human_size
+from ansible_collections.mazevault.backup.plugins.module_utils._signature import check_command
 
 
 def conninfo(database: str) -> str:
@@ -100,7 +101,7 @@ def restore_instructions(manifest: t.Mapping[str, t.Any], private: t.Mapping[str
     shown = conninfo(database)
     proof = manifest["verification"]
     major, size = postgres["client_version"], human_size(postgres["size_bytes"])
-    opener = {"none": "", "cms": "openssl, ", "age": "age, "}[scheme]
+    opener = "age, " if scheme == "age" else ""
     return f"""# Restore {manifest["set_id"]} by hand
 
 This folder is one recovery set of the MazeVault installation `{manifest["installation"]}`.
@@ -108,15 +109,18 @@ It holds the data of **{manifest["recovery_point"]}** (recovery point, UTC); wha
 Verification before publication: level `{proof["level"] or "none"}`, verdict `{proof["verdict"]}`.
 Missing in this version: {", ".join(manifest["missing_protection"])}. Not covered: {"; ".join(manifest["not_covered"])}.
 
-You need coreutils, {opener}zstd and the client programs of PostgreSQL {major} (of the target server's version, if
-that is newer), and a superuser of a PostgreSQL server of version {major} or newer that has no database of this
-name yet. Tell the programs where it is with `PGHOST`, `PGPORT` and `PGUSER` (and `PGPASSFILE`). About
+You need coreutils, openssl, {opener}zstd and the client programs of PostgreSQL {major} (of the target
+server's version, if that is newer), and a superuser of a PostgreSQL server of version {major} or newer that has no
+database of this name yet. Tell the programs where it is with `PGHOST`, `PGPORT` and `PGUSER` (and `PGPASSFILE`). About
 {size} will be needed there. Run the blocks that are marked `bash` in this folder, in this order, in one
 `bash -euo pipefail`.
 
-## 1. Are these the bytes that were published?
+## 1. Are these the bytes that were published, and by whom?
+
+`MAZEVAULT_HOST_KEY` is the file of the host's public key: from the card or the policy, never from this folder.
 
 ```bash
+{check_command()}
 sha256sum --check --quiet SHA256SUMS
 ```
 {_key_section(manifest, scheme)}

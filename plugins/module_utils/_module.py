@@ -11,15 +11,18 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.mazevault.backup.plugins.module_utils import _policy
 from ansible_collections.mazevault.backup.plugins.module_utils._container import ContainerRuntime
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import KINDS, Engine
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_engine
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime, Runtime, cpu_count
 from ansible_collections.mazevault.backup.plugins.module_utils._sidecar import Limits
+from ansible_collections.mazevault.backup.plugins.module_utils._signature import Signer, default_key
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
+from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 
 RUNTIME_SPEC: dict[str, t.Any] = {
     "runtime": {"type": "str", "default": "host", "choices": ["host", *KINDS]},
@@ -29,6 +32,8 @@ RUNTIME_SPEC: dict[str, t.Any] = {
     "memory": {"type": "str"},
     "io_weight": {"type": "int"},
 }
+# Paths, not secrets.
+TRUST_SPEC: dict[str, t.Any] = {"signing_key": {"type": "path", "no_log": False}}
 JOBS_SPEC: dict[str, t.Any] = {"jobs": {"type": "int"}}
 SERVER_SPEC: dict[str, t.Any] = {
     "host": {"type": "str", "default": "localhost"},
@@ -123,6 +128,18 @@ def server_of(params: t.Mapping[str, t.Any], runtime: Runtime) -> Server:
         sslrootcert=params.get("sslrootcert") or "",
         connector=runtime.connect if isinstance(runtime, ContainerRuntime) else None,
     )
+
+
+# What a run wishes, as far as a policy may say otherwise; the values are checked by who uses them.
+WANTED_SPEC: dict[str, t.Any] = {"wanted": {"type": "dict", "default": {}}}
+
+
+def trust_of(params: t.Mapping[str, t.Any]) -> Trust:
+    """Who signs, and whose signatures count; reads nothing but what must be there already."""
+    key = params.get("signing_key") or default_key()
+    if not os.path.isabs(key):
+        raise BackupError(f"signing_key: {key}: not an absolute path", hint="Name it from the root folder on.")
+    return Trust(Signer(key), _policy.find(key))
 
 
 def check_common(params: t.Mapping[str, t.Any]) -> None:

@@ -12,7 +12,7 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _policy, _records
 from ansible_collections.mazevault.backup.plugins.module_utils._encryption import SetKey, part_name
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
@@ -20,24 +20,25 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     fsync_tree,
     read_json,
     sha256_file,
-    tree_files,
     write_file,
     write_json,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._instructions import restore_instructions
+from ansible_collections.mazevault.backup.plugins.module_utils._ledger import Chain
 from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import key_of, noted
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
+from ansible_collections.mazevault.backup.plugins.module_utils._standing import standing_of
 from ansible_collections.mazevault.backup.plugins.module_utils._stored import Stored, store
-from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, LEVELS, PASS, UNPROVEN
+from ansible_collections.mazevault.backup.plugins.module_utils._sums import SUMS, check_sums, sums_text
+from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN, Check, combine
 
 SCHEMA_VERSION = 1
 ID = re.compile(r"mazevault_\d{8}_\d{6}\Z")
-SUMS = "SHA256SUMS"
 PRIVATE = "manifest.private.json"
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 REASONS = ("scheduled", "pre_change", "on_change", "rotation", "manual")
-# What a set has to say of itself as long as this isn't there.
-MISSING = ("signature", "escrow", "witness")
+# What a set has to say of itself as long as this isn't there. Who witnessed it is known only later, and elsewhere.
+MISSING = ("escrow",)
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,27 @@ def load_set(root: str, set_id: str) -> RecoverySet:
             hint=f"The newest one is {known[-1]}." if known else "There is no set yet: run backup.yml first.",
         )
     manifest = read_json(os.path.join(root, "sets", set_id, "manifest.json"))
-    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION or not _readable(manifest):
         raise BackupError(
             f"set: {set_id}: its manifest isn't of schema version {SCHEMA_VERSION}",
             hint="It is damaged, or was made by a newer version of the collection.",
         )
     return RecoverySet(root, set_id, manifest)
+
+
+def _readable(manifest: t.Mapping[str, t.Any]) -> bool:
+    """Whether it has what every list of sets needs. One that somebody laid beside the others must not stop them all."""
+    try:
+        return bool(
+            isinstance(manifest["sequence"], int)
+            and isinstance(manifest["verification"], dict)
+            and _clock.parse(manifest["recovery_point"]).tzinfo
+            and sum(int(artefact["bytes"]) for artefact in manifest["artefacts"]) >= 0
+            and all(isinstance(manifest[key], str) for key in ("installation", "reason"))
+            and all(isinstance(manifest[key], list) for key in ("components", "not_covered", "missing_protection"))
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def all_sets(root: str) -> tuple[list[RecoverySet], list[str]]:
@@ -122,143 +138,106 @@ def all_sets(root: str) -> tuple[list[RecoverySet], list[str]]:
     return sorted(good, key=lambda found: (int(found.manifest.get("sequence", 0)), found.set_id)), bad
 
 
-def records_of(root: str, set_id: str) -> list[dict[str, t.Any]]:
-    """Records of one set that the ledger vouches for, oldest first; others don't count."""
-    folder = os.path.join(root, "records", set_id)
-    try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
-    except FileNotFoundError:
-        return []
-    known = {entry.get("record_sha256") for entry in _ledger.read(root)}
-    found = []
-    for name in names:
-        path = os.path.join(folder, name)
-        if sha256_file(path) in known:
-            found.append(t.cast("dict[str, t.Any]", read_json(path)))
-    return found
+@dataclass(frozen=True)
+class Shelf:
+    """What is needed to judge the sets of a root, read once."""
+
+    root: str
+    trust: Trust
+    chain: Chain
+    accepted: t.Mapping[str, str]
+
+    def standing(self, found: RecoverySet) -> list[Check]:
+        return standing_of(found.path, found.manifest, self.trust, self.chain, self.accepted)
+
+    def judge(self, found: RecoverySet) -> dict[str, t.Any]:
+        """`verdict`, `level`, `at` of the newest proof, with `doubts`: why the set itself isn't to be believed."""
+        records = _records.look_at(self.root, found.set_id, self.trust, self.chain).counting
+        proof = _records.newest_proof(found.manifest, records)
+        checks = [*self.standing(found), *self._overridden(found, proof["level"])]
+        return {
+            **proof,
+            "verdict": combine([proof["verdict"], *(check.verdict for check in checks)]),
+            "doubts": [f"{check.name}: {check.reason}" for check in checks if check.verdict != PASS],
+            "genuine": not any(check.name == "signature" and check.verdict != PASS for check in checks),
+        }
+
+    def _overridden(self, found: RecoverySet, level: str) -> list[Check]:
+        """That a set was made under weaker rules than the policy's; a level that was too low can be made up for."""
+        names = list(map(str, found.manifest.get("policy_overridden") or ()))
+        if "verify_level" in names and not _policy.against(self.trust.policy, {"verify_level": level}).overrides:
+            names.remove("verify_level")
+        return [Check("policy", "checksum", UNPROVEN, f"policy overridden: {', '.join(names)}")] if names else []
 
 
-def write_record(root: str, set_id: str, kind: str, content: t.Mapping[str, t.Any]) -> str:
-    """Write `records/<set id>/<time>-<kind>.json`, put its hash into the ledger, return its path."""
-    moment = _clock.now()
-    folder = os.path.join(root, "records", set_id)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    path = os.path.join(folder, f"{_clock.stamp(moment)}_{moment.microsecond:06d}-{kind}.json")
-    write_json(
-        path,
-        {"schema_version": SCHEMA_VERSION, "set_id": set_id, "kind": kind, "at": _clock.rfc3339(moment), **content},
-    )
-    _ledger.append(
-        root, f"record {kind}", set_id=set_id, record_sha256=sha256_file(path), verdict=content.get("verdict")
-    )
-    return path
+def shelf_of(root: str, trust: Trust) -> Shelf:
+    chain = _ledger.load(root)
+    return Shelf(root, trust, chain, _records.accepted_sets(root, trust, chain))
 
 
-def newest_proof(found: RecoverySet, records: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
-    """What is known of a set: a failure stays until the level that failed passes; else the highest level proven."""
-    history = [found.manifest["verification"], *(record for record in records if record.get("kind") == "verify")]
-    best: dict[str, t.Any] = {"verdict": UNPROVEN, "level": "", "at": None}
-    failed = -1
-    for proof in history:
-        verdict, level = proof.get("verdict"), str(proof.get("level") or "")
-        rank, held = _rank(level), _rank(best["level"])
-        known = {"verdict": verdict, "level": level, "at": proof.get("at")}
-        if verdict == FAIL:
-            failed = max(failed, _failed_rank(proof))
-            best = known
-        elif verdict == PASS and best["verdict"] == FAIL:
-            if rank >= failed:
-                best, failed = known, -1
-        elif (verdict == PASS and (best["verdict"] == UNPROVEN or rank >= held)) or (
-            verdict == UNPROVEN and best["verdict"] == UNPROVEN and rank > held
-        ):
-            best = known
-    return best
+def resolve(root: str, wanted: str, trust: Trust) -> RecoverySet:
+    """`latest` is the newest set that hasn't failed; an id is taken as it is.
 
-
-def _rank(level: str) -> int:
-    return LEVELS.index(level) if level in LEVELS else -1
-
-
-def _failed_rank(proof: t.Mapping[str, t.Any]) -> int:
-    """The highest level at which a failure was found; `level` of a proof is only the one that was still reached."""
-    found = [_rank(str(check.get("level"))) for check in proof.get("checks") or () if check.get("verdict") == FAIL]
-    if found:
-        return max(found)
-    return max(_rank(str(proof.get("wanted") or "")), min(_rank(str(proof.get("level") or "")) + 1, len(LEVELS) - 1))
-
-
-def resolve(root: str, wanted: str) -> RecoverySet:
-    """`latest` is the newest set that hasn't failed; an id is taken as it is."""
+    Sets that a key which counts has signed come first: anybody who can write here can lay a newer one beside them.
+    """
     if wanted and wanted != "latest":
         return load_set(root, wanted)
     good, bad = all_sets(root)
+    shelf = shelf_of(root, trust)
+    unsigned = None
     for found in reversed(good):
-        if newest_proof(found, records_of(root, found.set_id))["verdict"] != FAIL:
+        judged = shelf.judge(found)
+        if judged["verdict"] != FAIL and judged["genuine"]:
             return found
+        if judged["verdict"] != FAIL:
+            unsigned = unsigned or found
+    if unsigned is not None:
+        return unsigned
+    broken = f"; {_ledger.path_of(root)}: {shelf.chain.problem}" if shelf.chain.problem else ""
     raise BackupError(
         f"set: latest: no usable set under {root}/sets"
-        + (f" ({len(good) + len(bad)} are there, all failed or damaged)" if good or bad else ""),
+        + (f" ({len(good) + len(bad)} are there, all failed or damaged{broken})" if good or bad else ""),
         hint="Name a set's id to choose one on your own risk, or run backup.yml.",
     )
 
 
-def sums_text(folder: str) -> str:
-    """The content of SHA256SUMS: every file but the sums and their signatures, in the format of sha256sum."""
-    lines = []
-    for relative in tree_files(folder):
-        if relative == SUMS or relative.startswith(f"{SUMS}.sig"):
-            continue
-        name, mark = relative, ""
-        if any(char in relative for char in "\\\n"):
-            # as GNU sha256sum escapes them
-            name, mark = relative.replace("\\", "\\\\").replace("\n", "\\n"), "\\"
-        lines.append(f"{mark}{sha256_file(os.path.join(folder, relative))}  {name}\n")
-    return "".join(lines)
+def refuse_untrusted(found: RecoverySet, trust: Trust, *, unsigned: bool) -> None:
+    """Before anything of a set is used: it has to be what a key that counts has signed.
 
+    A ledger that is broken or gone refuses nothing: a set comes to a new host without one.
 
-def check_sums(folder: str) -> list[str]:
-    """What is wrong with the files of a set: changed, missing, or there without a line in SHA256SUMS."""
-    try:
-        # Only a line feed ends a line: names may hold everything else.
-        with open(os.path.join(folder, SUMS), encoding="utf-8", newline="\n") as stream:
-            lines = stream.read().split("\n")
-    except (OSError, ValueError) as exc:
-        return [f"{SUMS}: {exc}"]
-    problems, expected = [], {}
-    for line in filter(None, lines):
-        escaped = line.startswith("\\")
-        digest, _gap, name = line.lstrip("\\").partition("  ")
-        expected[_ESCAPED.sub(lambda match: "\n" if match[1] == "n" else match[1], name) if escaped else name] = digest
-    present = {name for name in tree_files(folder) if name != SUMS and not name.startswith(f"{SUMS}.sig")}
-    problems += [f"{name}: missing" for name in sorted(expected.keys() - present)]
-    problems += [f"{name}: not in {SUMS}" for name in sorted(present - expected.keys())]
-    for name in sorted(expected.keys() & present):
-        if sha256_file(os.path.join(folder, name)) != expected[name]:
-            problems.append(f"{name}: changed")
-    if not expected:
-        problems.append(f"{SUMS}: empty")
-    return problems
+    Args:
+        unsigned: the operator takes that upon himself.
+    """
+    checks = {check.name: check for check in shelf_of(found.root, trust).standing(found)}
+    signature, manifest = checks["signature"], checks.get("manifest")
+    if signature.verdict != PASS and not unsigned:
+        raise BackupError(
+            f"set: {found.set_id}: signature: {signature.reason}",
+            hint="Nothing was touched. Pin a policy that names the key of the host that made it, or accept unsigned.",
+        )
+    if manifest is not None and manifest.verdict == FAIL:
+        raise BackupError(
+            f"set: {found.set_id}: damaged: manifest: {manifest.reason}",
+            hint="Nothing was touched. Restore another set, or this one from another copy.",
+        )
 
 
 def next_sequence(root: str) -> tuple[int, str | None]:
     """Sequence number of the next set, and the hash of the newest set's SHA256SUMS."""
     good, _bad = all_sets(root)
-    published = [entry for entry in _ledger.read(root) if entry["event"] == "published"]
-    last = max(
-        [int(found.manifest["sequence"]) for found in good]
-        + [int(entry.get("set_sequence", 0)) for entry in published]
-        + [0]
-    )
-    former = good[-1].sums_sha256 if good else published[-1].get("sums_sha256") if published else None
+    chain = _ledger.load(root)
+    last = max([int(found.manifest["sequence"]) for found in good] + [chain.last_set_sequence(), 0])
+    former = good[-1].sums_sha256 if good else list(chain.published().values() or [None])[-1]
     return last + 1, former
 
 
-def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress) -> RecoverySet:
-    """Write manifest, instructions and sums into the staged set, flush everything, and publish it by one rename.
+def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress, trust: Trust) -> RecoverySet:
+    """Write manifest, instructions, sums and signature into the staged set, flush everything, publish by one rename.
 
     Args:
-        facts: `installation`, `site`, `reason`, `components`, `versions`, `verification`.
+        facts: `installation`, `site`, `reason`, `components`, `versions`, `verification`, and `wanted`, which is
+            compared with the pinned policy.
     Raises:
         BackupError: a component is missing, or a set of this id exists.
     """
@@ -274,7 +253,8 @@ def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress) -> 
     if os.path.exists(os.path.join(root, "sets", set_id)):
         raise BackupError(f"set_id: {set_id}: is published already", hint="Open a new one.")
     progress.step("seal: manifest")
-    manifest, private = compose(staging, reports, facts)
+    manifest, private = compose(staging, reports, facts, trust)
+    manifest["policy_overridden"] = list(_policy.refuse(trust.policy, _as_made(manifest, facts)))
     text = json.dumps(private, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     for old in glob.glob(f"{glob.escape(os.path.join(staging.set_path, PRIVATE))}*"):
         os.unlink(old)  # of an attempt that was killed
@@ -283,6 +263,8 @@ def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress) -> 
     write_file(os.path.join(staging.set_path, "RESTORE.md"), restore_instructions(manifest, private))
     progress.step("seal: sums")
     write_file(os.path.join(staging.set_path, SUMS), sums_text(staging.set_path))
+    progress.step("seal: signature")
+    trust.signer.sign(os.path.join(staging.set_path, SUMS))
     progress.step("seal: flush")
     fsync_tree(staging.set_path)
     os.makedirs(os.path.join(root, "sets"), mode=0o700, exist_ok=True)
@@ -292,11 +274,11 @@ def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress) -> 
     fsync_path(os.path.join(root, "sets"))
     found = load_set(root, set_id)
     progress.step("seal: ledger")
-    enter_in_ledger(found)
+    enter_in_ledger(found, trust)
     return found
 
 
-def enter_in_ledger(found: RecoverySet, *, late: bool = False) -> None:
+def enter_in_ledger(found: RecoverySet, trust: Trust, *, late: bool = False) -> None:
     extra = {"found_after_a_crash": True} if late else {}
     reason = (found.manifest.get("encryption") or {}).get("reason")
     _ledger.append(
@@ -305,25 +287,76 @@ def enter_in_ledger(found: RecoverySet, *, late: bool = False) -> None:
         set_id=found.set_id,
         set_sequence=found.manifest["sequence"],
         sums_sha256=found.sums_sha256,
+        signed_by=trust.signed_by(os.path.join(found.path, SUMS)),
         verdict=found.manifest["verification"]["verdict"],
         **({"encryption_reason": reason} if reason else {}),
         **extra,
     )
 
 
-def heal_ledger(root: str) -> list[str]:
-    """Enter sets that were published by a run that died before it could say so; return their ids."""
-    known = {entry.get("set_id") for entry in _ledger.read(root) if entry["event"] == "published"}
+def _as_made(manifest: t.Mapping[str, t.Any], facts: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """What a set really is, where the policy has a say; what was only wished for elsewhere."""
+    return {
+        **(facts.get("wanted") or {}),
+        "installation": manifest["installation"],
+        "recipients": {name: [one["fingerprint"] for one in found] for name, found in manifest["recipients"].items()},
+        "encryption": sorted({str(artefact.get("encryption") or "none") for artefact in manifest["artefacts"]}),
+        "verify_level": manifest["verification"].get("wanted"),
+    }
+
+
+def seen_by_a_witness(root: str, trust: Trust) -> dict[str, t.Any]:
+    """What somebody else has to keep of a root's ledger, so that it can't be cut or rewritten unseen."""
+    chain = _ledger.load(root)
+    return {
+        "ledger_head": chain.head,
+        "ledger_lines": len(chain.entries),
+        "host_key": trust.signer.public() or None,
+        "host_time": _clock.rfc3339(_clock.now()),
+        "policy_sha256": trust.policy_sha256,
+    }
+
+
+def settle_ledger(root: str, trust: Trust) -> dict[str, t.Any]:
+    """Bring the ledger to where a new run can add to it.
+
+    A broken one is set aside, one that is gone is begun anew, and a set that a dying run published without saying so is
+    entered late: only the one whose number comes next and that is signed, as a crash leaves no other.
+
+    Returns:
+        `healed`: ids of sets entered late; `set_aside`: what was wrong with the ledger, or None.
+    """
+    chain, sets = _ledger.load(root), all_sets(root)[0]
+    if chain.problem:
+        # Whatever is added next sets it aside; there has to be something, so that the chain says so even if this run
+        # comes to nothing.
+        _ledger.append(root, "noticed", what="the ledger before this one is broken")
+        return {"healed": [], "set_aside": chain.problem}
+    newest = max([int(found.manifest["sequence"]) for found in sets], default=0)
+    if not chain.entries and newest > 1:
+        problem = f"there is no ledger, though there are {len(sets)} sets"
+        _ledger.begin_anew(root, problem, former_sets=newest)
+        return {"healed": [], "set_aside": problem}
     healed = []
-    for found in all_sets(root)[0]:
-        if found.set_id not in known and not check_sums(found.path):
-            enter_in_ledger(found, late=True)
+    last = chain.last_set_sequence()
+    for found in sets:
+        if (
+            int(found.manifest["sequence"]) == last + 1
+            and found.set_id not in chain.published()
+            and trust.signed_by(os.path.join(found.path, SUMS))
+            and not check_sums(found.path)
+        ):
+            enter_in_ledger(found, trust, late=True)
             healed.append(found.set_id)
-    return healed
+            last += 1
+    return {"healed": healed, "set_aside": None}
 
 
 def compose(
-    staging: Staging, reports: t.Mapping[str, t.Mapping[str, t.Any]], facts: t.Mapping[str, t.Any]
+    staging: Staging,
+    reports: t.Mapping[str, t.Mapping[str, t.Any]],
+    facts: t.Mapping[str, t.Any],
+    trust: Trust,
 ) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
     """(public, private) manifest from the components' reports."""
     sequence, former = next_sequence(staging.root)
@@ -349,7 +382,7 @@ def compose(
         "key_generations": [],
         "encryption": {"scheme": protected["scheme"], "reason": protected["reason"]},
         "recipients": protected["recipients"],
-        "policy_sha256": None,
+        "policy_sha256": trust.policy_sha256,
         "certificates": [],
         "images": [],
         "not_covered": not_covered,
@@ -371,10 +404,10 @@ def prepare_root(root: str) -> None:
         os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
 
 
-def state_of(found: RecoverySet) -> dict[str, t.Any]:
+def state_of(found: RecoverySet, shelf: Shelf) -> dict[str, t.Any]:
     """A set as other playbooks want it: flat, no secret, no table name."""
     manifest = found.manifest
-    proof = newest_proof(found, records_of(found.root, found.set_id))
+    proof = shelf.judge(found)
     point = _clock.parse(manifest["recovery_point"])
     return {
         "set_id": found.set_id,
@@ -388,8 +421,10 @@ def state_of(found: RecoverySet) -> dict[str, t.Any]:
         "bytes": sum(artefact["bytes"] for artefact in manifest["artefacts"]),
         "verdict": proof["verdict"],
         "level": proof["level"],
+        "doubts": proof["doubts"],
         "proven_at": proof["at"],
         "proof_seconds": manifest["verification"].get("seconds"),
+        "policy_sha256": manifest.get("policy_sha256"),
         "not_covered": manifest["not_covered"],
         "missing_protection": manifest["missing_protection"],
         "postgres": manifest.get("postgres"),

@@ -43,6 +43,9 @@ class Protection(t.NamedTuple):
     reason: str
     recipients: t.Mapping[str, tuple[Recipient, ...]]
 
+    def fingerprints(self) -> dict[str, list[str]]:
+        return {name: [one.fingerprint for one in found] for name, found in self.recipients.items()}
+
     def described(self) -> dict[str, list[dict[str, str]]]:
         return {name: [one.described() for one in self.recipients.get(name, ())] for name in CLASSES}
 

@@ -11,10 +11,12 @@ import typing as t
 from ansible_collections.mazevault.backup.plugins.module_utils._encryption import SetKey
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json
-from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import RecoverySet, check_sums, resolve
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import RecoverySet, resolve
 from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import key_of, opened_key
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
 from ansible_collections.mazevault.backup.plugins.module_utils._stored import files_of
+from ansible_collections.mazevault.backup.plugins.module_utils._sums import check_sums
+from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Subject
 
@@ -72,12 +74,12 @@ def locked_subject(found: RecoverySet, *, sums: bool) -> Subject:
     )
 
 
-def find_set(root: str | None, wanted: str) -> RecoverySet:
+def find_set(root: str | None, wanted: str, trust: Trust) -> RecoverySet:
     if not wanted:
         raise BackupError("set: empty", hint="Name a set's id, latest, or the path of a dump.")
     if not root:
         raise BackupError("backup_root: missing", hint="Give the folder of all sets, or the path of a dump in set.")
-    return resolve(root, wanted)
+    return resolve(root, wanted, trust)
 
 
 def _recorded(

@@ -10,6 +10,26 @@ from dataclasses import asdict, dataclass
 
 PASS, FAIL, UNPROVEN = "pass", "fail", "unproven"
 LEVELS = ("toc", "checksum", "read", "restore")
+# Without a result for each of these a level of the database's proof isn't reached.
+REQUIRED_OF_POSTGRES = {
+    "toc": ("contents",),
+    "checksum": ("checksums",),
+    "read": ("full read", "rows"),
+    "restore": (
+        "tables",
+        "sequences",
+        "large objects",
+        "materialized views",
+        "relations",
+        "columns",
+        "constraints",
+        "indexes",
+        "functions",
+        "extensions",
+        "database properties",
+        "amcheck",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +61,24 @@ def combine(verdicts: t.Iterable[str]) -> str:
     if UNPROVEN in seen or not seen:
         return UNPROVEN
     return PASS
+
+
+def complete(checks: t.Sequence[Check], required: t.Mapping[str, t.Iterable[str]]) -> list[Check]:
+    """The checks, and `unproven` for each required one that has no result: what nobody did proves nothing.
+
+    Args:
+        required: names of checks by level.
+    """
+    done = {(check.level, check.name) for check in checks}
+    missing = [(level, name) for level, names in required.items() for name in names if (level, name) not in done]
+    return [*checks, *(Check(name, level, UNPROVEN, "there is no result") for level, name in missing)]
+
+
+def require(checks: t.Sequence[Check], wanted: str, required: t.Mapping[str, t.Iterable[str]]) -> list[Check]:
+    """`complete` for every level up to `wanted` that would pass; one that doesn't has said why."""
+    needed = LEVELS[: LEVELS.index(wanted) + 1]
+    passed = [level for level in needed if combine(check.verdict for check in checks if check.level == level) == PASS]
+    return complete(checks, {level: required.get(level, ()) for level in passed})
 
 
 def level_reached(checks: t.Sequence[Check]) -> str:

@@ -14,13 +14,14 @@ description:
     below.
   - The verdict has three values. What was shown to be wrong is V(fail), what could not be shown is V(unproven), and
     V(pass) needs every level up to O(level) to have passed. Nothing checked is V(unproven).
-  - A result for a published set is kept as a record whose hash is in the ledger.
+  - A result for a published set is kept as a signed record whose hash is in the ledger.
 extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
   - mazevault.backup._postgres.runtime
   - mazevault.backup._postgres.jobs
   - mazevault.backup._set_key
+  - mazevault.backup._trust
 attributes:
   check_mode:
     support: full
@@ -164,7 +165,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._errors import Ba
 from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import clean, note_scratch
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
-from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import write_record
+from ansible_collections.mazevault.backup.plugins.module_utils._records import write_record
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging, open_staging
@@ -177,7 +178,13 @@ from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
     subject_of_set,
     subject_of_staging,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._verdict import LEVELS, PASS, conclude
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
+    LEVELS,
+    PASS,
+    REQUIRED_OF_POSTGRES,
+    conclude,
+    require,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject, conclusion_text, prove
 
 
@@ -190,7 +197,7 @@ def _subject(params: dict[str, t.Any]) -> tuple[Subject, str | None, Staging | N
     if root and wanted and os.path.isdir(Staging(root, wanted).set_path):
         staging = Staging(root, wanted)
         return subject_of_staging(staging), None, staging
-    found = find_set(root, wanted)
+    found = find_set(root, wanted, _module.trust_of(params))
     key, sums = published_key(found, params), params["level"] != "toc"
     if key is not None and not key.is_open:
         return locked_subject(found, sums=sums), found.set_id, None
@@ -253,6 +260,7 @@ def _verify(module: AnsibleModule) -> dict[str, t.Any]:
                 register=register,
             )
             checks = prove(subject, climb, runtime, places, jobs=jobs, step=progress.step)
+    checks = require(checks, climb, REQUIRED_OF_POSTGRES)
     verdict, level = conclude(checks, climb)
     result: dict[str, t.Any] = {
         "changed": False,
@@ -271,7 +279,7 @@ def _verify(module: AnsibleModule) -> dict[str, t.Any]:
         return result
     if set_id:
         facts = {key: result[key] for key in ("verdict", "level", "wanted", "summary", "checks", "seconds")}
-        result["record"] = write_record(params["backup_root"], set_id, "verify", facts)
+        result["record"] = write_record(params["backup_root"], set_id, "verify", facts, _module.trust_of(params))
     return result
 
 
@@ -280,6 +288,7 @@ def main() -> t.NoReturn:
         argument_spec={
             **_module.RUNTIME_SPEC,
             **_module.JOBS_SPEC,
+            **_module.TRUST_SPEC,
             "set": {"type": "str", "required": True},
             "backup_root": {"type": "path"},
             "level": {"type": "str", "default": "restore", "choices": ["toc", "checksum", "read", "restore"]},

@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - mazevault.backup._postgres.runtime
   - mazevault.backup._postgres.jobs
   - mazevault.backup._set_key
+  - mazevault.backup._trust
 attributes:
   check_mode:
     support: full
@@ -61,7 +62,7 @@ options:
     type: list
     elements: str
     default: []
-    choices: [other_installation, dirty_migration, subscriptions, logical_slots]
+    choices: [other_installation, dirty_migration, subscriptions, logical_slots, unsigned]
   confirm:
     description: Has to equal O(inventory_hostname) for O(mode=in_place), which drops the live database. Not needed in
       check mode.
@@ -73,7 +74,9 @@ options:
     description: Id of the proven set that was made of the live database just now. Required for O(mode=in_place).
     type: str
   safety_set_key_file:
-    description: File with the key of an encrypted O(safety_set), as M(mazevault.backup.recovery_set) kept it.
+    description:
+      - File with the key of an encrypted O(safety_set), as M(mazevault.backup.recovery_set) kept it.
+      - Unset, O(identity_file) opens that one too.
     type: path
   application_stop:
     description: Command that stops the application, as a list of words. Used by O(mode=in_place).
@@ -208,6 +211,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._in_place import 
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_scratch
 from ansible_collections.mazevault.backup.plugins.module_utils._process import HostProcesses
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import refuse_untrusted
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server
@@ -241,7 +245,9 @@ def _chosen(
     """(what to restore, the installation it belongs to); its bytes are those that were published."""
     if is_path(wanted):
         return subject_of_path(wanted), ""
-    found = find_set(params["backup_root"], wanted)
+    trust = _module.trust_of(params)
+    found = find_set(params["backup_root"], wanted, trust)
+    refuse_untrusted(found, trust, unsigned="unsigned" in params["accept"])
     subject = subject_of_set(found, published_key(found, keys), sums=True)
     if not subject.sums and subject.public is not None:
         refuse_older_server(subject.public, server)
@@ -342,7 +348,8 @@ def _in_place(
             raise BackupError(
                 "safety_set: missing", hint="Make and prove a set of the live database first; in place drops it."
             )
-        keys = {"set_key_file": params["safety_set_key_file"], "identity_file": None}
+        kept = params["safety_set_key_file"]
+        keys = {"set_key_file": kept, "identity_file": None if kept else params["identity_file"]}
         safety = _chosen(params, params["safety_set"], keys, server, runtime)[0]
     application = Application(
         HostProcesses(),
@@ -381,6 +388,7 @@ def _in_place(
         staging.name,
         "restored in place",
         {"database": params["database"], "restored_from": params["set"], "safety_set": params["safety_set"], **outcome},
+        _module.trust_of(params),
     )
     return {
         "database": params["database"],
@@ -395,6 +403,7 @@ def main() -> t.NoReturn:
             **_module.SERVER_SPEC,
             **_module.RUNTIME_SPEC,
             **_module.JOBS_SPEC,
+            **_module.TRUST_SPEC,
             "set": {"type": "str", "required": True},
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},
@@ -404,7 +413,7 @@ def main() -> t.NoReturn:
                 "type": "list",
                 "elements": "str",
                 "default": [],
-                "choices": ["other_installation", "dirty_migration", "subscriptions", "logical_slots"],
+                "choices": ["other_installation", "dirty_migration", "subscriptions", "logical_slots", "unsigned"],
             },
             "confirm": {"type": "str"},
             "inventory_hostname": {"type": "str"},

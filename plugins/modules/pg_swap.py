@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - mazevault.backup._attributes.actiongroup
   - mazevault.backup._postgres
   - mazevault.backup._postgres.runtime
+  - mazevault.backup._trust
 attributes:
   check_mode:
     support: full
@@ -175,6 +176,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._swap import (
     perform,
     unfinished_swap,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 
 
 def _plan(params: dict[str, t.Any], session: Session, staging: Staging | None) -> Journal:
@@ -290,13 +292,17 @@ def _guarded(
     staging: Staging,
     params: dict[str, t.Any],
 ) -> dict[str, t.Any]:
+    # Who can't sign finds out before the application stops.
+    trust = _module.trust_of(params)
+    trust.signer.ensure()
+
     def work() -> dict[str, t.Any]:
         try:
             outcome = perform(server, journal, application, progress.step)
         finally:
             runtime.close()
         # Here and not by the module: that one may be dead by now.
-        evidence = _evidence(params["backup_root"], staging, journal, params["state"], outcome)
+        evidence = _evidence(params["backup_root"], staging, journal, params["state"], outcome, trust)
         return {**outcome, "evidence": evidence}
 
     def rescue() -> None:
@@ -307,7 +313,7 @@ def _guarded(
     return run_guarded(work, rescue, os.path.join(staging.path, "swap_result.json"))
 
 
-def _evidence(root: str, staging: Staging, journal: Journal, what: str, outcome: dict[str, t.Any]) -> str:
+def _evidence(root: str, staging: Staging, journal: Journal, what: str, outcome: dict[str, t.Any], trust: Trust) -> str:
     """What was done, and what lies where now."""
     restored = os.path.join(staging.path, "restored.json")
     return write_evidence(
@@ -321,11 +327,12 @@ def _evidence(root: str, staging: Staging, journal: Journal, what: str, outcome:
             "restored_from": read_json(restored) if os.path.isfile(restored) else None,
             **outcome,
         },
+        trust,
     )
 
 
 def _recover(module: AnsibleModule, server: Server) -> dict[str, t.Any]:
-    root = module.params["backup_root"]
+    root, trust = module.params["backup_root"], _module.trust_of(module.params)
     top = os.path.join(root, "staging")
     recovered = []
     for name in sorted(os.listdir(top)) if os.path.isdir(top) else ():
@@ -343,7 +350,7 @@ def _recover(module: AnsibleModule, server: Server) -> dict[str, t.Any]:
             with staging.working():
                 entry["outcome"] = finish(server, journal, _application(module.params, journal))
                 if entry["outcome"] == "done":
-                    _evidence(root, staging, journal, "finished after a crash", {"times": journal.times})
+                    _evidence(root, staging, journal, "finished after a crash", {"times": journal.times}, trust)
         recovered.append(entry)
     return {
         "changed": bool(recovered),
@@ -363,6 +370,7 @@ def main() -> t.NoReturn:
         argument_spec={
             **_module.SERVER_SPEC,
             **_module.RUNTIME_SPEC,
+            **_module.TRUST_SPEC,
             "state": {"type": "str", "required": True, "choices": ["swapped", "rolled_back", "recovered"]},
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},

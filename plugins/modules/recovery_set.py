@@ -12,14 +12,16 @@ version_added: 0.1.0
 description:
   - O(state=open) makes a staging folder and returns the id that the other modules work with. What a dead run left
     behind is removed; a run that is alive makes this an error.
-  - O(state=sealed) writes manifest, instructions and checksums, flushes all to the disk, publishes the set by one
-    rename, and enters it in the ledger.
+  - O(state=sealed) writes manifest, instructions, checksums and their signature, flushes all to the disk, publishes
+    the set by one rename, and enters it in the ledger.
   - O(state=aborted) removes the staging folder. Published sets are never touched.
   - The state of a run is on the disk of the target, so that a crash, a retry and a second control node all see the
     same.
 extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
+  - mazevault.backup._trust
+  - mazevault.backup._trust.wanted
 attributes:
   check_mode:
     support: full
@@ -182,6 +184,15 @@ healed:
   type: list
   elements: str
   returned: O(state=open)
+policy_overridden:
+  description: Names of what O(wanted) has weaker than the pinned policy.
+  type: list
+  elements: str
+  returned: O(state=open)
+ledger_set_aside:
+  description: What was wrong with the ledger, if it had to be set aside and a new one began; else null.
+  type: str
+  returned: O(state=open)
 was_open:
   description: Whether there was a staging folder of this id.
   type: bool
@@ -190,8 +201,28 @@ sums_sha256:
   description: SHA-256 of the published set's C(SHA256SUMS), null in check mode.
   type: str
   returned: O(state=sealed)
+sequence:
+  description: Number of the set in the order of its installation's sets, null in check mode.
+  type: int
+  returned: O(state=sealed)
 ledger_head:
-  description: Hash of the ledger's last line, null in check mode.
+  description: Hash of the ledger's last line, null in check mode. With the following, what a witness keeps.
+  type: str
+  returned: O(state=sealed)
+ledger_lines:
+  description: How many lines the ledger has, null in check mode.
+  type: int
+  returned: O(state=sealed)
+host_key:
+  description: Public half of the key that signed the set (PEM), null in check mode.
+  type: str
+  returned: O(state=sealed)
+host_time:
+  description: The host's clock when the module ended (UTC), null in check mode.
+  type: str
+  returned: O(state=sealed)
+policy_sha256:
+  description: SHA-256 of the policy that is pinned on the host, null without one and in check mode.
   type: str
   returned: O(state=sealed)
 bytes:
@@ -227,12 +258,15 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._instructions import start_here
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import clean
+from ansible_collections.mazevault.backup.plugins.module_utils._policy import refuse
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
     all_sets,
-    heal_ledger,
     prepare_root,
     seal,
+    seen_by_a_witness,
     set_names,
+    settle_ledger,
+    shelf_of,
     state_of,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import (
@@ -244,6 +278,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import 
     protection,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging, open_staging
+from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._version import COLLECTION_VERSION
 
 _PREFIX = {"set": "mazevault", "restore": "restore", "verify": "verify"}
@@ -253,9 +288,14 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
     root, purpose = module.params["backup_root"], module.params["purpose"]
     there = os.path.lexists(root)
     private_folder(root if there else os.path.dirname(os.path.abspath(root)), parameter="backup_root")
+    trust = _module.trust_of(module.params)
+    overridden: t.Sequence[str] = ()
+    protected: Protection | None = None
     if purpose == "set":
         _keep_below(root, module.params["root_limit"] or "")
-    wanted = _protection(module.params) if purpose == "set" else None
+        protected = _protection(module.params)
+        asked = {"recipients": protected.fingerprints(), "encryption": [protected.scheme]}
+        overridden = refuse(trust.policy, {**(module.params["wanted"] or {}), **asked})
     if not there and not module.check_mode:
         os.mkdir(root, 0o700)
     moment = _clock.now()
@@ -274,19 +314,34 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
         "path": os.path.join(root, "sets", set_id),
         "removed": [],
         "healed": [],
+        "ledger_set_aside": None,
+        "policy_overridden": list(overridden),
     }
     if module.check_mode:
         return result
+    # Who can't sign finds out now, and not after the dump.
+    trust.signer.ensure()
     prepare_root(root)
     removed = open_staging(
         root, set_id, {"purpose": purpose, "pid": os.getpid()}, stale_after=module.params["stale_after"], clean=clean
     )
-    if wanted is not None:
-        _make_keys(Staging(root, set_id), wanted)
-    healed = heal_ledger(root)
+    if protected is not None:
+        _make_keys(Staging(root, set_id), protected)
+    settled = settle_ledger(root, trust)
     for name in removed:
         _ledger.append(root, "removed the rest of a dead run", staging=name)
-    return {**result, "removed": removed, "healed": healed}
+    own = trust.signer.public()
+    if own not in trust.keys:
+        module.warn(
+            f"The policy {trust.policy.path if trust.policy else ''} doesn't name the key that this host signs with, so"
+            " what is made now counts for nothing. Pin a policy that names it."
+        )
+    if settled["set_aside"]:
+        module.warn(
+            f"The ledger of {root} vouches for nothing ({settled['set_aside']}). It is kept aside as it was, a new one"
+            " began, and all older sets are unproven until a person accepts them. Find out who or what did that."
+        )
+    return {**result, "removed": removed, "healed": settled["healed"], "ledger_set_aside": settled["set_aside"]}
 
 
 def _protection(params: dict[str, t.Any]) -> Protection:
@@ -322,8 +377,13 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
         "changed": True,
         "set_id": set_id,
         "path": path,
+        "sequence": None,
         "sums_sha256": None,
         "ledger_head": None,
+        "ledger_lines": None,
+        "host_key": None,
+        "host_time": None,
+        "policy_sha256": None,
         "bytes": None,
         "recovery_point": None,
         "set_key_file": None,
@@ -331,7 +391,7 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
     }
     if module.check_mode:
         return result
-    staging = Staging(root, set_id)
+    staging, trust = Staging(root, set_id), _module.trust_of(params)
     with staging.working() as progress:
         found = seal(
             staging,
@@ -339,6 +399,7 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
                 "installation": params["installation"],
                 "site": params["site"] or None,
                 "reason": params["reason"],
+                "wanted": params["wanted"],
                 "components": params["components"],
                 "verification": {
                     "verdict": "unproven",
@@ -355,23 +416,26 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
                 },
             },
             progress,
+            trust,
         )
-        write_start_here(root)
+        write_start_here(root, trust)
     kept = keep_key(staging) if params["keep_key"] else None
     forget(staging)
     remove_tree(staging.path)
     return {
         **result,
         "set_key_file": kept,
+        "sequence": found.manifest["sequence"],
         "sums_sha256": found.sums_sha256,
-        "ledger_head": _ledger.head(root),
+        **seen_by_a_witness(root, trust),
         "bytes": sum(artefact["bytes"] for artefact in found.manifest["artefacts"]),
         "recovery_point": found.manifest["recovery_point"],
     }
 
 
-def write_start_here(root: str) -> None:
-    states = [state_of(found) for found in all_sets(root)[0]]
+def write_start_here(root: str, trust: Trust) -> None:
+    shelf = shelf_of(root, trust)
+    states = [state_of(found, shelf) for found in all_sets(root)[0]]
     write_file(os.path.join(root, "START-HERE.txt"), start_here(root, states))
 
 
@@ -397,6 +461,8 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
 def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
+            **_module.TRUST_SPEC,
+            **_module.WANTED_SPEC,
             "state": {"type": "str", "required": True, "choices": ["open", "sealed", "aborted"]},
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},

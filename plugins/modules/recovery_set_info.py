@@ -11,10 +11,12 @@ short_description: List recovery sets, or find the one to restore
 version_added: 0.1.0
 description:
   - Reads manifests, records and the ledger of a backup root, and changes nothing.
-  - It checks no artefact; that is the job of M(mazevault.backup.backup_verify).
+  - It checks signatures, manifests and the ledger, and no artefact; that is the job of
+    M(mazevault.backup.backup_verify).
 extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
+  - mazevault.backup._trust
 attributes:
   check_mode:
     support: full
@@ -84,8 +86,12 @@ sets:
       description: Seconds since the recovery point.
       type: int
     verdict:
-      description: V(pass), V(fail) or V(unproven), from the manifest and the records that the ledger vouches for.
+      description: V(pass), V(fail) or V(unproven), from the manifest, the records that count, and RV(sets[].doubts).
       type: str
+    doubts:
+      description: Why the set itself is not to be believed, such as an invalid signature; empty where all is well.
+      type: list
+      elements: str
     level:
       description: The verification level that the verdict is about.
       type: str
@@ -98,6 +104,9 @@ sets:
     bytes:
       description: Size of the artefacts.
       type: int
+    policy_sha256:
+      description: SHA-256 of the policy that it was made under, null where none was pinned.
+      type: str
     not_covered:
       description: What the set doesn't hold.
       type: list
@@ -125,6 +134,29 @@ unreadable:
   type: list
   elements: str
   returned: success
+ledger:
+  description: What a witness has to see of the ledger.
+  type: dict
+  returned: success
+  contains:
+    problem:
+      description: Why the ledger vouches for nothing, empty while its chain holds.
+      type: str
+    ledger_head:
+      description: Hash of its last line.
+      type: str
+    ledger_lines:
+      description: Number of its lines.
+      type: int
+    host_key:
+      description: Public half of the host's key (PEM), null before there is one.
+      type: str
+    host_time:
+      description: The host's clock (UTC).
+      type: str
+    policy_sha256:
+      description: SHA-256 of the pinned policy, null without one.
+      type: str
 selected:
   description: The entry of the set that O(set) names, or for a file outside of the sets one with C(set_id) null and its
     path.
@@ -140,18 +172,27 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mazevault.backup.plugins.module_utils import _module
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import free_bytes
-from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import all_sets, resolve, state_of
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
+    all_sets,
+    resolve,
+    seen_by_a_witness,
+    shelf_of,
+    state_of,
+)
 
 
 def _act(module: AnsibleModule) -> dict[str, t.Any]:
     root, wanted = module.params["backup_root"], module.params["set"]
+    trust = _module.trust_of(module.params)
     good, bad = all_sets(root)
+    shelf = shelf_of(root, trust)
     free, total = free_bytes(root)
     result: dict[str, t.Any] = {
         "changed": False,
-        "sets": [state_of(found) for found in good],
+        "sets": [state_of(found, shelf) for found in good],
         "space": {"free_bytes": free, "total_bytes": total},
         "unreadable": bad,
+        "ledger": {"problem": shelf.chain.problem, **seen_by_a_witness(root, trust)},
     }
     if not wanted:
         return result
@@ -160,13 +201,17 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
             raise BackupError(f"set: {wanted}: no such file", hint="Name a set's id, latest, or the path of a dump.")
         result["selected"] = {"set_id": None, "path": wanted, "verdict": "unproven", "level": ""}
         return result
-    result["selected"] = state_of(resolve(root, wanted))
+    result["selected"] = state_of(resolve(root, wanted, trust), shelf)
     return result
 
 
 def main() -> t.NoReturn:
     module = AnsibleModule(
-        argument_spec={"backup_root": {"type": "path", "required": True}, "set": {"type": "str"}},
+        argument_spec={
+            **_module.TRUST_SPEC,
+            "backup_root": {"type": "path", "required": True},
+            "set": {"type": "str"},
+        },
         supports_check_mode=True,
     )
     _module.run(module, _act)

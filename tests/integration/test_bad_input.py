@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from support.flow import HOSTNAME, IN_PLAIN, Flow
+from support.keys import signing_key
 from support.modules import Outcome, run_module
 from support.plays import Place, Play, databases, tree_state
 from support.servers import PgServer, installations
@@ -242,6 +243,7 @@ def play(world: World, folder: Path, playbook: str, *hosts: str, **extra: t.Any)
     connection = {name: world.flow.connection[name] for name in ("host", "port")}
     variables = {
         "mazevault_backup_root": str(world.root),
+        "mazevault_signing_key": signing_key(),
         "mazevault_postgres_bin_dir": str(world.flow.server.install.bin),
         **{f"mazevault_postgres_{name}": value for name, value in connection.items()},
     }
@@ -263,14 +265,14 @@ REFUSED_PLAYS: list[tuple[str, tuple[str, ...], Params, tuple[str, ...]]] = [
         {
             "mazevault_components": "postgres, stack",
             "mazevault_runtime": "kubernetes",
-            "mazevault_encryption": "cms",
-            "mazevault_recipients_data": ["age1"],
+            "mazevault_encryption": "rot13",
+            "mazevault_escrow_vault": ["/mnt/safe"],
         },
         (
             "mazevault_components: stack",
             "mazevault_runtime: kubernetes",
-            "mazevault_encryption: cms",
-            "mazevault_recipients_data: not in this version",
+            "mazevault_encryption: rot13",
+            "mazevault_escrow_vault: not in this version",
         ),
     ),
     ("restore_database", (HOSTNAME, "vault2"), {"mazevault_confirm": HOSTNAME}, ("2 hosts", "--limit")),

@@ -22,9 +22,10 @@ import pytest
 from ansible_collections.mazevault.backup.plugins.module_utils import _archive
 from ansible_collections.mazevault.backup.plugins.module_utils._files import sha256_file
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime
-from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import RecoverySet, load_set, sums_text
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import RecoverySet, load_set
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work
 from ansible_collections.mazevault.backup.plugins.module_utils._subject import subject_of_set
+from ansible_collections.mazevault.backup.plugins.module_utils._sums import sums_text
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import Check, conclude, level_reached
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject, prove
 from support import compare, damage
@@ -90,7 +91,7 @@ class Case:
         return sorted((str(path), path.stat().st_mtime_ns) for path in Path(self.found.path).rglob("*"))
 
     def subject(self) -> Subject:
-        return subject_of_set(self.found, sums=True)
+        return subject_of_set(self.found, None, sums=True)
 
     def without_records(self) -> Subject:
         """The dump as a foreign file that nothing is recorded about."""
@@ -311,7 +312,12 @@ def test_a_damaged_set_never_touches_the_live_database(case: Case) -> None:
     for do, forge in attempts:
         with case.damaged(do) as done, case.forged() if forge else contextlib.nullcontext() as _forged:
             with case.flow.staging("restore") as set_id:
-                outcome = case.flow.try_restore(case.found.set_id, set_id)
+                if forge:
+                    refused = case.flow.try_restore(case.found.set_id, set_id)
+                    assert refused.rc != 0 and ": signature: " in refused.result["msg"]
+                outcome = case.flow.try_restore(
+                    case.found.set_id, set_id, **({"accept": ["unsigned"]} if forge else {})
+                )
             assert outcome.rc != 0 and outcome.result, (done, outcome.stderr)
             said = "public.notes: other content in 3000 rows" if forge else f"set: {case.found.set_id}: damaged: "
             assert said in outcome.result["msg"]

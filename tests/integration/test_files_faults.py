@@ -21,6 +21,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _put_back
 from ansible_collections.mazevault.backup.plugins.module_utils._members import Limits
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime
 from ansible_collections.mazevault.backup.plugins.module_utils._put_back import Workplace
+from ansible_collections.mazevault.backup.plugins.module_utils._stored import Stored
 from ansible_collections.mazevault.backup.plugins.module_utils._tar_file import check_archive, opener
 from ansible_collections.mazevault.backup.plugins.module_utils._tree import canonical
 from ansible_collections.mazevault.backup.plugins.module_utils._unpack import Unpacker, difference_from
@@ -327,7 +328,7 @@ def test_a_merge_broken_off_anywhere(mine: Files, monkeypatch: pytest.MonkeyPatc
             (mine.folder / top / name).parent.mkdir(parents=True, exist_ok=True)
             (mine.folder / top / name).write_text(text)
     mine.backup("a", {"path": str(mine.folder / "source"), "name": "."})
-    source = opener(str(mine.folder / "a"), HostRuntime())
+    source = opener(Stored((str(mine.folder / "a"),)), HostRuntime())
     checked, limits = check_archive(source, Limits(MB, 100)), Limits(MB, 100)
     target, real = mine.folder / "target", {name: getattr(os, name) for name in ("rename", "link", "mkdir")}
     stops = 0

@@ -18,7 +18,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._errors import Ba
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime
 from ansible_collections.mazevault.backup.plugins.module_utils._prove_files import prove_files
 from ansible_collections.mazevault.backup.plugins.module_utils._stored import Stored
-from ansible_collections.mazevault.backup.plugins.module_utils._tar_file import Record, load_record, opener
+from ansible_collections.mazevault.backup.plugins.module_utils._tar_file import Opener, Record, load_record, opener
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
     FAIL,
     LEVELS,
@@ -132,10 +132,10 @@ def test_what_speaks_not_against_the_archive(mine: Files, monkeypatch: pytest.Mo
     path, folder = str(mine.folder / "a"), mine.folder / "scratch"
     record = load_record(f"{path}.json", path)
 
-    def failing() -> None:
+    def failing() -> Opener:
         raise BackupError("program: zstd: not found")
 
-    checks = prove_files(path, failing, record, "read", scratch=str(folder))  # type: ignore[arg-type]
+    checks = prove_files(path, failing, record, "read", scratch=str(folder))
     assert {check.verdict for check in checks if check.level in ("toc", "read")} == {UNPROVEN}
     way = functools.partial(opener, Stored((path,)), HostRuntime())
     checks = prove_files(path, way, record, "restore", scratch=str(folder), reserve=1 << 60)

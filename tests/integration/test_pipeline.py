@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.mazevault.backup.plugins.module_utils import _pipes
 from ansible_collections.mazevault.backup.plugins.module_utils._pipeline import Pipeline
 from ansible_collections.mazevault.backup.plugins.module_utils._process import PIPE, HostProcesses
+from ansible_collections.mazevault.backup.plugins.module_utils._stored import Sink
 from support.flow import Flow
 from support.modules import run_module
 from support.servers import PgServer, installations
@@ -23,13 +24,14 @@ MB = 1 << 20
 SQL = "CREATE TABLE t AS SELECT n, md5(n::text) AS text FROM generate_series(1, 20000) AS n"
 
 
-def pipeline(target: Path, *scripts: str) -> Pipeline:
+def pipeline(target: Path, *scripts: str) -> tuple[Pipeline, Sink]:
     processes = HostProcesses()
     children = [
         processes.start(["/bin/sh", "-c", script], stdin=PIPE if number else None, stdout=PIPE)
         for number, script in enumerate(scripts)
     ]
-    return Pipeline(children, str(target))
+    sink = Sink(str(target))
+    return Pipeline(children, sink), sink
 
 
 def finish(running: Pipeline) -> list[int]:
@@ -49,27 +51,28 @@ def test_everything_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wid
         monkeypatch.setattr(_pipes, "_F_SETPIPE_SZ", -1)  # what no kernel knows
     data = os.urandom(5 * MB + 7)
     (tmp_path / "data").write_bytes(data)
-    running = pipeline(
+    running, sink = pipeline(
         tmp_path / "out", f"dd if={tmp_path}/data bs=4k 2>/dev/null", f"{slow} tr '\\000-\\377' '\\001-\\377\\000'"
     )
     assert finish(running) == [0, 0]
     changed = bytes((byte + 1) % 256 for byte in data)
     assert (tmp_path / "out").read_bytes() == changed
-    assert running.sums() == (hashlib.sha256(changed).hexdigest(), hashlib.sha256(data).hexdigest())
+    assert running.plaintext_sha256() == hashlib.sha256(data).hexdigest()
+    assert sink.sha256 == hashlib.sha256(changed).hexdigest()
     assert running.error is None
 
 
 def test_one_program(tmp_path: Path) -> None:
-    running = pipeline(tmp_path / "out", "printf abc")
+    running, sink = pipeline(tmp_path / "out", "printf abc")
     assert finish(running) == [0]
-    assert running.sums() == (hashlib.sha256(b"abc").hexdigest(),) * 2
+    assert running.plaintext_sha256() == sink.sha256 == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_whose_fault_it_is(tmp_path: Path) -> None:
     """The program that failed comes first, and nobody waits for it."""
-    assert finish(pipeline(tmp_path / "one", "yes", "exit 7"))[0] == 7
-    assert finish(pipeline(tmp_path / "two", "echo begun; exit 5", "cat"))[0] == 5
-    full = pipeline(tmp_path / "no" / "folder", "yes", "cat")
+    assert finish(pipeline(tmp_path / "one", "yes", "exit 7")[0])[0] == 7
+    assert finish(pipeline(tmp_path / "two", "echo begun; exit 5", "cat")[0])[0] == 5
+    full, _sink = pipeline(tmp_path / "no" / "folder", "yes", "cat")
     finish(full)
     assert full.error is not None
     assert "folder" in full.error.msg

@@ -18,8 +18,11 @@ from support.plays import HOSTNAME, Installation, installed
 from support.servers import PgServer, installations
 
 PLAYBOOKS = ("backup", "verify", "restore_database", "rollback_database")
-# Where this installation is, and what it takes to destroy something: not to be had by leaving it out.
+# Where this installation is, who may read its sets, and what it takes to destroy something: not to be left out.
 PLACE = {
+    "mazevault_encryption",
+    "mazevault_encryption_reason",
+    "mazevault_signing_key",
     "mazevault_home",
     "mazevault_postgres_host",
     "mazevault_postgres_port",
@@ -86,7 +89,7 @@ def test_the_place_can_be_left_out_too(tmp_path: Path) -> None:
     But for the runtime: with an engine on this machine, its stacks would be looked for first.
     """
     said: list[dict[str, t.Any]] = [{}, *(dict.fromkeys(public_variables(), value) for value in ("", None))]
-    hostvars = {"mazevault_runtime": "host"}
+    hostvars = {"mazevault_runtime": "host", "mazevault_encryption": "none", "mazevault_encryption_reason": "a test"}
     jobs = [
         run_job(
             tmp_path,

@@ -33,6 +33,7 @@ BACKUP = (
     "verify: compare",
     "seal: manifest",
     "seal: sums",
+    "seal: signature",
     "seal: flush",
     "seal: rename",
     "seal: published",

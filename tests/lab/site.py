@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 import typing as t
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from support.flow import IN_PLAIN
 from support.plays import Place as ControlNode
 from support.plays import Play, RunningPlay
 
@@ -134,7 +136,7 @@ class Site:
         return self.control_node.started(playbook, self.inventory(), *words, extra=extra, env=self.environment())
 
     def inventory(self) -> Path:
-        """How the host is reached, and nothing of what runs there."""
+        """How the host is reached, how its sets are kept, and nothing of what runs there."""
         variables = {
             "ansible_host": str(self.place.address(self.host.number)),
             "ansible_user": "operator",
@@ -142,6 +144,7 @@ class Site:
             "ansible_python_interpreter": "/usr/bin/python3",
             "ansible_pipelining": True,
             "ansible_ssh_common_args": f'-F "{self.place.ssh_config}"',
+            **{f"mazevault_{name}": value for name, value in IN_PLAIN.items()},
         }
         path = self.folder / "inventory.yml"
         path.write_text(json.dumps({"mazevault": {"hosts": {self.name: variables}}}), encoding="utf-8")
@@ -156,8 +159,9 @@ class Site:
         }
 
     def tidy(self) -> None:
-        """Nothing of former runs: neither backups nor kept databases."""
+        """Nothing of former runs: neither backups, nor who saw them, nor kept databases."""
         self.shell(f"find {ROOT} -mindepth 1 -delete")
+        shutil.rmtree(self.folder / "home/.mazevault-backup", ignore_errors=True)
         for name in self.databases():
             if name != stack.DATABASE:
                 self.sql(f'DROP DATABASE "{name}" WITH (FORCE)', database="postgres")

@@ -51,7 +51,9 @@ class Ansible:
 
     def _words(self, words: tuple[str, ...], extra: dict[str, str] | dict[str, str | None]) -> list[str]:
         """The small proof: what a version of Ansible could break doesn't depend on the level."""
-        variables = {**extra, "mazevault_backup_root": self.root}
+        # Each version has backups of its own, so it needs a witness of its own.
+        own = {"mazevault_backup_root": self.root, "mazevault_witness_folder": f"/root/witness-{self.version}"}
+        variables = {**extra, **own}
         variables.setdefault("mazevault_verify_level", "checksum")
         return ["-i", self.inventory, "--limit", NAME, *words, "-e", json.dumps(variables)]
 
@@ -141,7 +143,8 @@ def test_a_failure_says_where_and_why(one_site: Lab, ansible: Ansible) -> None:
 
 
 def test_check_mode_from_the_checkout_with_a_survey_that_nobody_answered(one_site: Lab, ansible: Ansible) -> None:
-    unanswered = dict.fromkeys(options() - {"mazevault_backup_root"})
+    given = {"mazevault_backup_root", "mazevault_encryption", "mazevault_encryption_reason"}
+    unanswered = dict.fromkeys(options() - given)
     before = published(one_site, ansible)
     checked = ansible.play_from_checkout("backup", "--check", **unanswered)
     assert well(checked)

@@ -18,6 +18,8 @@ NAME = "mv-site-a"
 ANSWERS = {
     **dict.fromkeys(public_variables(), ""),
     "mazevault_hosts": NAME,
+    "mazevault_encryption": "none",
+    "mazevault_encryption_reason": "a lab",
     "mazevault_postgres_jobs": "2",
     "mazevault_postgres_block_limit": "20",
     "mazevault_postgres_cpus": "1.5",

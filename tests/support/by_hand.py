@@ -10,6 +10,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.mazevault.backup.plugins.module_utils._signature import Signer
+from support.keys import signing_key
 from support.servers import PgInstall, PgServer
 
 COREUTILS = [
@@ -106,7 +108,7 @@ CLIENTS = ("psql", "pg_restore", "vacuumdb")
 def stock_tools(folder: Path, install: PgInstall) -> Path:
     """A folder of links to coreutils, bash, zstd and this version's client programs, and to nothing else."""
     folder.mkdir()
-    for name in (*COREUTILS, "bash", "zstd"):
+    for name in (*COREUTILS, "bash", "openssl", "zstd"):
         found = shutil.which(name)
         assert found, f"{name} isn't installed"
         (folder / name).symlink_to(found)
@@ -136,12 +138,13 @@ def run_blocks(folder: Path, server: PgServer, tools: Path, **more: str) -> ByHa
         "PGHOST": str(server.socket_directory),
         "PGPORT": str(server.port),
         "PGUSER": server.superuser,
+        "MAZEVAULT_HOST_KEY": Signer(signing_key()).public_path,
         **more,
     }
     blocks = blocks_of(folder)
     script = "".join(f"{block}\necho {MARK}\n" for block in blocks)
     words: list[str | Path] = [tools / "bash", "-euo", "pipefail", "-c", script]
     run = subprocess.run(words, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
-    return ByHand(
-        run.returncode, run.stdout.replace(MARK, "").strip() + run.stderr, len(blocks), run.stdout.count(MARK)
-    )
+    # What openssl says of a good signature.
+    output = (run.stdout + run.stderr).replace(MARK, "").replace("Verified OK", "").strip()
+    return ByHand(run.returncode, output, len(blocks), run.stdout.count(MARK))

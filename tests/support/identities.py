@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import typing as t
@@ -25,6 +26,12 @@ class Identity:
     @property
     def text(self) -> str:
         return self.public.read_text(encoding="ascii").strip()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the certificate, as policies have it."""
+        words = ("openssl", "x509", "-in", self.public, "-outform", "DER")
+        return hashlib.sha256(subprocess.run(words, check=True, capture_output=True).stdout).hexdigest()
 
 
 @dataclass(frozen=True)

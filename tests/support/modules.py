@@ -17,6 +17,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.keys import signing_key
+
+# Modules that sign what they do.
+SIGNING = (
+    "recovery_set",
+    "recovery_set_info",
+    "backup_verify",
+    "pg_restore",
+    "pg_swap",
+    "ledger_verify",
+    "backup_policy",
+)
 COLLECTIONS = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "playbooks", "collections"))
 
 # Runs in the child. `kill` names a step and what to kill when it is entered: "self" or a program's name.
@@ -64,6 +76,8 @@ Hook = tuple[str, Mapping[str, t.Any]]
 def _input(
     name: str, params: Mapping[str, t.Any], check: bool, diff: bool, kill: tuple[str, str] | None, hooks: Sequence[Hook]
 ) -> bytes:
+    if name in SIGNING:
+        params = {"signing_key": signing_key(), **params}
     arguments = {
         "module": name,
         "kill": list(kill) if kill else None,

@@ -20,6 +20,7 @@ from pathlib import Path
 import standin_process
 from support import compare, kill, standin_control
 from support.flow import IN_PLAIN
+from support.keys import signing_key
 from support.servers import PgServer
 
 TOP = Path(__file__).resolve().parents[2]
@@ -206,6 +207,7 @@ class Installation:
         control = [sys.executable, standin_control.__file__, str(self.application)]
         return {
             "mazevault_home": str(self.root.parent),
+            "mazevault_signing_key": signing_key(),
             "mazevault_postgres_host": dsn["host"],
             "mazevault_postgres_port": dsn["port"],
             "mazevault_postgres_bin_dir": str(self.server.install.bin),

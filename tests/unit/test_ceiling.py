@@ -50,7 +50,18 @@ def filled(root: Path) -> Path:
         folder = root / f"sets/mazevault_2026110{number}_020000"
         (folder / "postgres").mkdir(parents=True)
         (folder / "postgres/database.dump").write_bytes(os.urandom(size * MIB))
-        manifest = {"schema_version": 1, "sequence": number, "artefacts": [{"bytes": size * MIB}]}
+        manifest = {
+            "schema_version": 1,
+            "verification": {},
+            "installation": "vault1",
+            "reason": "manual",
+            "recovery_point": "2026-11-01T00:00:00.000000Z",
+            "components": ["postgres"],
+            "not_covered": [],
+            "missing_protection": [],
+            "sequence": number,
+            "artefacts": [{"bytes": size * MIB}],
+        }
         (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     (root / "staging").mkdir()
     for name, size in (("staging/.lock", 0), ("records/x/y.json", 4096), ("old_dump.sql.gz", MIB)):

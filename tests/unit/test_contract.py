@@ -144,6 +144,7 @@ def _is_list_of_text(node: ast.AST) -> bool:
 
 
 Results = dict[str, dict[str, t.Any]]
+WITHOUT_ROOT = ("backup_policy", "recovery_set_witness")
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +157,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         database = {**flow.connection, **flow.programs}
 
         def both(name: str, module: str, **params: t.Any) -> dict[str, t.Any]:
+            own = {} if module in WITHOUT_ROOT else {"backup_root": str(flow.root)}
             for key, check in ((f"{name} --check", True), (name, False)):
-                done = run_module(module, {"backup_root": str(flow.root), **params}, check=check, diff=True)
+                done = run_module(module, {**own, **params}, check=check, diff=True)
                 assert done.rc == 0, (key, done.result, done.stderr)
                 found[key] = done.result
             return found[name]
@@ -167,6 +169,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         both("recovery_set sealed", "recovery_set", state="sealed", set_id=set_id, installation=HOSTNAME)
         both("backup_verify", "backup_verify", **flow.programs, set=set_id, level="read")
         both("recovery_set_info", "recovery_set_info", set="latest")
+        both("ledger_verify", "ledger_verify")
+        folder = tmp_path_factory.mktemp("trust")
+        pinned = {"state": "pinned", "content": {"verify_level": "read"}, "signing_key": str(folder / "host.key")}
+        both("backup_policy", "backup_policy", **pinned)
+        seen = found["ledger_verify"]["ledger"]
+        both("recovery_set_witness", "recovery_set_witness", installation=HOSTNAME, folder=str(folder), seen=seen)
         both("recovery_set_info unset", "recovery_set_info")
         given_up = both("recovery_set reopened", "recovery_set", state="open", **IN_PLAIN)["set_id"]
         both("recovery_set aborted", "recovery_set", state="aborted", set_id=given_up)
@@ -183,7 +191,16 @@ def promised(name: str) -> set[str]:
     return {key for key, entry in keys.items() if entry["returned"] in when}
 
 
-CALLS = ("recovery_set open", "recovery_set sealed", "recovery_set aborted", "pg_dump", "backup_verify")
+CALLS = (
+    "recovery_set open",
+    "recovery_set sealed",
+    "recovery_set aborted",
+    "pg_dump",
+    "backup_verify",
+    "ledger_verify",
+    "backup_policy",
+    "recovery_set_witness",
+)
 INFO_CALLS = ("recovery_set_info", "recovery_set_info unset")
 
 

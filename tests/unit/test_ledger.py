@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
@@ -16,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _ledger
-from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 
 
 @pytest.fixture
@@ -82,21 +83,48 @@ def edits(content: list[bytes]) -> dict[str, list[bytes]]:
     }
 
 
-@pytest.mark.parametrize("how", edits([b"{}"] * 3))
-def test_a_changed_line_is_found_and_nothing_more_is_written(root: str, how: str) -> None:
-    for verdict in ("pass", "fail", "pass"):
-        _ledger.append(root, "published", verdict=verdict)
+def broken(root: str, how: str) -> bytes:
+    """Write a ledger of three lines, and then break it; its content then."""
+    for number, verdict in enumerate(("pass", "fail", "pass"), 1):
+        _ledger.append(root, "published", set_id=f"set{number}", set_sequence=number, verdict=verdict)
     path = Path(_ledger.path_of(root))
     path.write_bytes(b"".join(line + b"\n" for line in edits(lines(root))[how]))
-    content = path.read_bytes()
-    for act in (
-        lambda: _ledger.read(root),
-        lambda: _ledger.head(root),
-        lambda: _ledger.append(root, "published"),
-    ):
-        with pytest.raises(BackupError, match=r"ledger: .*: line \d doesn't follow from the line before it"):
-            act()
-    assert path.read_bytes() == content
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("how", edits([b"{}"] * 3))
+def test_a_changed_line_ends_all_trust(root: str, how: str) -> None:
+    content = broken(root, how)
+    chain = _ledger.load(root)
+    assert re.fullmatch(r"line \d doesn't follow from the line before it", chain.problem)
+    assert (chain.vouching, chain.published()) == ((), {})
+    assert chain.last_set_sequence() == 3, "a number isn't used twice all the same"
+    assert Path(_ledger.path_of(root)).read_bytes() == content, "looking at it changes nothing"
+
+
+@pytest.mark.parametrize("how", edits([b"{}"] * 3))
+def test_what_comes_after_a_changed_line_begins_a_chain_that_names_it(root: str, how: str) -> None:
+    content = broken(root, how)
+    problem = _ledger.load(root).problem
+    _ledger.append(root, "published", set_id="set4")
+    chain = _ledger.load(root)
+    first, second = chain.entries
+    assert (chain.problem, first["event"], second["event"]) == ("", "began anew", "published")
+    aside = Path(root, first["former_file"])
+    assert aside.read_bytes() == content
+    assert first["former_sha256"] == hashlib.sha256(content).hexdigest()
+    assert (first["problem"], first["former_sets"]) == (problem, 3)
+    assert chain.published().keys() == {"set4"}
+    assert chain.last_set_sequence() == 3
+
+
+def test_a_ledger_that_is_gone_is_said_to_be(root: str) -> None:
+    _ledger.begin_anew(root, "there is no ledger", former_sets=7)
+    _ledger.begin_anew(root, "said once")
+    assert [(entry["event"], entry["problem"]) for entry in _ledger.read(root)] == [
+        ("began anew", "there is no ledger")
+    ]
+    assert _ledger.load(root).last_set_sequence() == 7
 
 
 def test_an_edit_of_the_last_line_changes_the_head(root: str) -> None:

@@ -10,15 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.mazevault.backup.plugins.filter.verdict import FilterModule
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
     FAIL,
     LEVELS,
     PASS,
+    REQUIRED_OF_POSTGRES,
     UNPROVEN,
     Check,
     combine,
+    complete,
     conclude,
     level_reached,
+    require,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import conclusion_text
 
@@ -100,3 +104,52 @@ def test_the_summary_names_the_reason() -> None:
 
 def test_a_check_leaves_out_what_is_empty() -> None:
     assert Check("x", "toc", PASS).as_dict() == {"name": "x", "level": "toc", "verdict": "pass"}
+
+
+# what is required
+
+
+def proven(level: str) -> list[Check]:
+    """Every required check of a database's proof up to a level, passed."""
+    needed = LEVELS[: LEVELS.index(level) + 1]
+    return [Check(name, rank, PASS) for rank in needed for name in REQUIRED_OF_POSTGRES[rank]]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_with_every_required_check_a_level_is_reached(level: str) -> None:
+    done = proven(level)
+    assert require(done, level, REQUIRED_OF_POSTGRES) == done
+    assert conclude(done, level) == (PASS, level)
+
+
+@pytest.mark.parametrize("gone", [(level, name) for level in LEVELS for name in REQUIRED_OF_POSTGRES[level]])
+def test_without_any_one_of_them_it_is_not(gone: tuple[str, str]) -> None:
+    left = [check for check in proven("restore") if (check.level, check.name) != gone]
+    verdict, level = conclude(require(left, "restore", REQUIRED_OF_POSTGRES), "restore")
+    assert verdict == UNPROVEN
+    assert LEVELS.index(gone[0]) == (LEVELS.index(level) + 1 if level else 0)
+
+
+def test_a_level_that_has_said_why_gets_no_list_of_what_is_missing() -> None:
+    checks = [Check("contents", "toc", PASS), Check("checksums", "checksum", UNPROVEN, "no hash was recorded")]
+    assert require(checks, "restore", REQUIRED_OF_POSTGRES) == checks
+
+
+def test_what_is_not_wanted_is_not_required() -> None:
+    assert require(proven("toc"), "toc", REQUIRED_OF_POSTGRES) == proven("toc")
+    assert [check.name for check in complete([], {"read": ["rows"]})] == ["rows"]
+
+
+@pytest.mark.parametrize(
+    ("given", "required", "verdict"),
+    [
+        ({"a": PASS, "b": PASS}, ["a", "b"], PASS),
+        ({"a": PASS}, ["a", "b"], UNPROVEN),
+        ({"a": PASS, "b": FAIL}, ["a"], FAIL),
+        ({}, [], UNPROVEN),
+        ({"a": "ok"}, ["a"], UNPROVEN),
+        ({"a": None}, [], UNPROVEN),
+    ],
+)
+def test_the_filter_for_playbooks(given: dict[str, str], required: list[str], verdict: str) -> None:
+    assert FilterModule().filters()["verdict"](given, required) == verdict
