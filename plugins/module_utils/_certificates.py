@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime
 
-_PEM = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----.+?-----END (?:TRUSTED |X509 )?CERTIFICATE-----", re.S)
+_PEM = re.compile(
+    rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----.+?-----END (?:TRUSTED |X509 )?CERTIFICATE-----", re.S
+)
 # A bundle of all public authorities has some 150; nobody wants the whole world's in a manifest.
 MOST = 400
 _LARGEST = 4 << 20
@@ -71,4 +73,4 @@ def _read(path: str, block: bytes) -> Certificate | None:
     digest = re.search(r"(?im)^sha256 Fingerprint=([0-9A-F:]+)$", done.stdout)
     if done.rc or subject is None or end is None or digest is None:
         return None
-    return Certificate(path, subject[1], f"{end[1]}T{end[2]}Z", digest[1].replace(":", "").lower())
+    return Certificate(path, subject[1], f"{end[1]}T{end[2]}.000000Z", digest[1].replace(":", "").lower())

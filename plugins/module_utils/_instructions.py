@@ -18,17 +18,18 @@ def conninfo(database: str) -> str:
     return f"dbname='{escaped}'"
 
 
-def _open_function(scheme: str) -> str:
-    """A shell function `plain` that writes an artefact to stdout, whatever it is stored as."""
+def _open_function(scheme: str, class_name: str = "data") -> str:
+    """The shell function `plain` or `plain_keys`: it writes an artefact of a class to stdout, however it is stored."""
+    name, key = ("plain", "DATA_KEY") if class_name == "data" else ("plain_keys", "KEYS_KEY")
     if scheme == "none":
-        return 'plain() { cat -- "$1"; }'
+        return f'{name}() {{ cat -- "$1"; }}'
     if scheme == "age":
-        return 'plain() { age -d -i "$DATA_KEY" "$1.age"; }'
-    return """plain() {
+        return f'{name}() {{ age -d -i "${key}" "$1.age"; }}'
+    return f"""{name}() {{
   for part in "$1".[0-9]*.cms; do
-    openssl cms -decrypt -binary -inform DER -in "$part" -recip access/data.crt -inkey "$DATA_KEY" || return 1
+    openssl cms -decrypt -binary -inform DER -in "$part" -recip access/{class_name}.crt -inkey "${key}" || return 1
   done
-}"""
+}}"""
 
 
 def open_command(scheme: str, class_name: str = "data") -> str:
@@ -46,11 +47,10 @@ def _key_section(manifest: t.Mapping[str, t.Any], scheme: str) -> str:
         return ""
     names = ", ".join(f"`{one['name']}`" for one in manifest["recipients"]["data"])
     program = "openssl 3.0 or newer" if scheme == "cms" else "age"
-    return f"""
-## 2. The key of this set
+    text = f"""## The key of this set
 
-Everything here is encrypted (`{scheme}`). Each of these can open it, with the private key that is kept offline and with
-{program}: {names}. Where that private key is (`IDENTITY`), in a copy of this folder:
+Everything here is encrypted (`{scheme}`). Each of these can open it, with the private key that is kept offline:
+{names}. Where that private key is (`IDENTITY`), in a copy of this folder, with {program}:
 
 ```
 {open_command(scheme)}
@@ -64,6 +64,18 @@ export DATA_KEY="${{DATA_KEY:-/dev/shm/data.key}}"
 test -s "$DATA_KEY"
 ```
 """
+    if any(entry["class"] == "keys" for entry in manifest["artefacts"]):
+        others = ", ".join(f"`{one['name']}`" for one in manifest["recipients"]["keys"])
+        text += f"""
+Key material (private keys, passwords, the master key) has a key of its own, which only these can open: {others}.
+
+```
+{open_command(scheme, "keys")}
+```
+
+Bring `keys.key` likewise and say where it is (`KEYS_KEY`). Without it everything else can be restored.
+"""
+    return text
 
 
 def _load_block(dump: str, dump_format: str, compression: str, database: str, encrypted: bool) -> list[str]:
@@ -84,38 +96,119 @@ def _load_block(dump: str, dump_format: str, compression: str, database: str, en
     return [f"{restore} {dump}"]
 
 
-def restore_instructions(manifest: t.Mapping[str, t.Any], private: t.Mapping[str, t.Any]) -> str:
-    """The text of RESTORE.md; its code blocks run as they are, in order, in the folder of the set."""
+def _database_sections(manifest: t.Mapping[str, t.Any], private: t.Mapping[str, t.Any], scheme: str) -> list[str]:
     postgres, facts = manifest["postgres"], private["postgres"]
     database, dump = facts["database_name"], facts["dump_path"]
-    scheme = manifest["encryption"]["scheme"]
     psql = "psql --no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 --dbname=template1"
     load = "\n".join(
         _load_block(dump, postgres["format"], postgres["compression"], database, encrypted=scheme != "none")
     )
     main = next((entry for entry in manifest["artefacts"] if entry["path"] == dump), None)
-    plain_check = ""
+    plain_check = "true"
     if main is not None:
         unpacked = " | zstd -q -d -c" if postgres["compression"] == "zstd" else ""
         plain_check = f'test "$(plain {dump}{unpacked} | sha256sum)" = "{main["sha256_plaintext"]}  -"'
-    shown = conninfo(database)
-    proof = manifest["verification"]
-    major, size = postgres["client_version"], human_size(postgres["size_bytes"])
-    opener = "age, " if scheme == "age" else ""
-    return f"""# Restore {manifest["set_id"]} by hand
+    size = human_size(postgres["size_bytes"])
+    return [
+        f"""## The database: does the dump come out whole?
 
-This folder is one recovery set of the MazeVault installation `{manifest["installation"]}`.
-It holds the data of **{manifest["recovery_point"]}** (recovery point, UTC); whatever was written later is not in it.
-Verification before publication: level `{proof["level"] or "none"}`, verdict `{proof["verdict"]}`.
-Missing in this version: {", ".join(manifest["missing_protection"])}. Not covered: {"; ".join(manifest["not_covered"])}.
+For the database you need a superuser of a PostgreSQL server, version {postgres["client_version"]} or newer, that has
+no database of this name yet. Tell the programs where it is with `PGHOST`, `PGPORT` and `PGUSER` (and `PGPASSFILE`).
+About {size} will be needed there.
 
-You need coreutils, openssl, {opener}zstd and the client programs of PostgreSQL {major} (of the target
-server's version, if that is newer), and a superuser of a PostgreSQL server of version {major} or newer that has no
-database of this name yet. Tell the programs where it is with `PGHOST`, `PGPORT` and `PGUSER` (and `PGPASSFILE`). About
-{size} will be needed there. Run the blocks that are marked `bash` in this folder, in this order, in one
-`bash -euo pipefail`.
+```bash
+{plain_check}
+```
+""",
+        f"""## Roles (existing ones are left alone; passwords are not part of a set)
 
-## 1. Are these the bytes that were published, and by whom?
+```bash
+plain postgres/roles.sql | {psql} --file=-
+```
+""",
+        f"""## An empty database with the same encoding and locale
+
+```bash
+plain postgres/create.sql | {psql} --file=-
+```
+""",
+        f"""## The data
+
+```bash
+{load}
+```
+""",
+        f"""## Owner, privileges, settings, comment and limit of the database; then statistics
+
+```bash
+plain postgres/properties.sql | {psql} --file=-
+vacuumdb --no-password --analyze --quiet --parallel=0 --dbname={shlex.quote(conninfo(database))}
+```
+
+{postgres["tables"]} tables with {postgres["rows"]} rows in all should be there now; exact counts are in
+`manifest.private.json`. The server's configuration files are under `postgres/server/`, as far as they could be read.
+""",
+    ]
+
+
+_UNWRAP = {"zstd": " | zstd -q -d -c", "gzip": " | gzip -d -c", "none": ""}
+
+
+def _extract(entry: t.Mapping[str, t.Any], plain: str) -> str:
+    """Check what comes out of an archive, then unpack it into a folder of its component."""
+    source = f"{plain} {shlex.quote(entry['path'])}{_UNWRAP[entry['compression']]}"
+    target = f'"$RESTORED"/{shlex.quote(entry["component"])}'
+    return f"""test "$({source} | sha256sum)" = "{entry["sha256_plaintext"]}  -"
+mkdir -p {target}
+{source} | tar --extract --numeric-owner --same-permissions --acls --xattrs --xattrs-include='*' --directory={target}"""
+
+
+def _files_sections(manifest: t.Mapping[str, t.Any], scheme: str) -> list[str]:
+    archives = [entry for entry in manifest["artefacts"] if entry["format"] == "tar"]
+    data = [entry for entry in archives if entry["class"] == "data"]
+    keys = [entry for entry in archives if entry["class"] == "keys"]
+    if not archives:
+        return []
+    names = ", ".join(f"`{name}`" for name in sorted({entry["component"] for entry in archives}))
+    unpack = "\n".join(_extract(entry, "plain") for entry in data)
+    sections = [
+        f"""## Files: {names}
+
+They are unpacked to a folder for each component (`RESTORED`, a new one unless you say which), under the names that
+they had on the host, and volumes under `volumes/` and their name. Look at them there, then copy them to their places
+with `cp -a`. Only root can give files their owners back. `@generation:...` stands where a secret value was; the files
+with the values are among the key material.
+
+```bash
+export RESTORED="${{RESTORED:-$(mktemp -d)}}"
+{unpack}
+```
+"""
+    ]
+    if keys:
+        inside = "\n".join(_extract(entry, "plain_keys") for entry in keys)
+        function, condition = _open_function(scheme, "keys"), 'test -z "${KEYS_KEY:-}" ||' if scheme != "none" else ""
+        body = f"{condition} {{\n{inside}\n}}" if condition else inside
+        sections.append(
+            f"""## Key material
+
+It belongs into memory or onto the restored host, and nowhere else. Without `KEYS_KEY` this block does nothing.
+
+```bash
+{function}
+{body}
+```
+"""
+        )
+    return sections
+
+
+def restore_instructions(manifest: t.Mapping[str, t.Any], private: t.Mapping[str, t.Any]) -> str:
+    """The text of RESTORE.md; its code blocks run as they are, in order, in the folder of the set."""
+    scheme, proof = manifest["encryption"]["scheme"], manifest["verification"]
+    tools = ["coreutils", "openssl", *(["age"] if scheme == "age" else []), "zstd"]
+    sections = [
+        f"""## Are these the bytes that were published, and by whom?
 
 `MAZEVAULT_HOST_KEY` is the file of the host's public key: from the card or the policy, never from this folder.
 
@@ -123,45 +216,40 @@ database of this name yet. Tell the programs where it is with `PGHOST`, `PGPORT`
 {check_command()}
 sha256sum --check --quiet SHA256SUMS
 ```
-{_key_section(manifest, scheme)}
-## 3. Does what is in them come out whole?
+""",
+        _key_section(manifest, scheme),
+        f"""## How an artefact is opened
+
+To look into one, type `plain` and its name without a number and suffix: `plain manifest.private.json`.
 
 ```bash
 {_open_function(scheme)}
-{plain_check}
 ```
+""",
+    ]
+    if "postgres" in manifest:
+        sections += _database_sections(manifest, private, scheme)
+        major = manifest["postgres"]["client_version"]
+        tools.append(f"the client programs of PostgreSQL {major} (of the target server's version, if that is newer)")
+    files = _files_sections(manifest, scheme)
+    if files:
+        sections += files
+        tools.append("tar")
+        tools += ["gzip"] if any(entry["compression"] == "gzip" for entry in manifest["artefacts"]) else []
+    numbered = "\n".join(
+        text.replace("## ", f"## {number}. ", 1) for number, text in enumerate(filter(None, sections), 1)
+    )
+    return f"""# Restore {manifest["set_id"]} by hand
 
-## 4. Roles (existing ones are left alone; passwords are not part of a set)
+This folder is one recovery set of the MazeVault installation `{manifest["installation"]}`.
+It holds the data of **{manifest["recovery_point"]}** (recovery point, UTC); whatever was written later is not in it.
+Verification before publication: level `{proof["level"] or "none"}`, verdict `{proof["verdict"]}`.
+Missing in this version: {", ".join(manifest["missing_protection"])}. Not covered: {"; ".join(manifest["not_covered"])}.
 
-```bash
-plain postgres/roles.sql | {psql} --file=-
-```
+You need {", ".join(tools[:-1])} and {tools[-1]}. Run the blocks that are marked `bash` in this folder, in this order,
+in one `bash -euo pipefail`.
 
-## 5. An empty database with the same encoding and locale
-
-```bash
-plain postgres/create.sql | {psql} --file=-
-```
-
-## 6. The data
-
-```bash
-{load}
-```
-
-## 7. Owner, privileges, settings, comment and limit of the database; then statistics
-
-```bash
-plain postgres/properties.sql | {psql} --file=-
-vacuumdb --no-password --analyze --quiet --parallel=0 --dbname={shlex.quote(shown)}
-```
-
-## 8. What should be there now
-
-{postgres["tables"]} tables with {postgres["rows"]} rows in all; exact counts are in `manifest.private.json`.
-The server's configuration files are under `postgres/server/`, as far as they could be read.
-To look into an artefact, type `plain` and its name without a number and suffix: `plain manifest.private.json`.
-"""
+{numbered}"""
 
 
 START_HERE_SYMPTOMS = (
@@ -169,6 +257,12 @@ START_HERE_SYMPTOMS = (
     ("the restore was wrong", "rollback_database.yml"),
     ("are the sets still good?", "verify.yml"),
 )
+
+
+def _keys_line(states: t.Sequence[t.Mapping[str, t.Any]]) -> str:
+    if states and "config" in states[-1]["components"]:
+        return "Key escrow: none. MASTER_KEY and the other secrets of .env are in the sets, class keys (config-keys)"
+    return "Key escrow: none (keys are not part of these sets; without MASTER_KEY the data can't be read)"
 
 
 def start_here(root: str, states: t.Sequence[t.Mapping[str, t.Any]]) -> str:
@@ -197,7 +291,7 @@ def start_here(root: str, states: t.Sequence[t.Mapping[str, t.Any]]) -> str:
         lines.append(f"Newest set of all: {newest['set_id']} ({newest['verdict']}, level {newest['level'] or 'none'})")
     lines += [
         "Copies elsewhere: none (sets on this host only)",
-        "Key escrow: none (keys are not part of these sets; without MASTER_KEY the data can't be read)",
+        _keys_line(states),
         "",
         "What is wrong?                              What to run on the control node",
     ]

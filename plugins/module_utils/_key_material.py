@@ -31,8 +31,6 @@ LEAST_LENGTH = 8
 _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|AGE-SECRET-KEY-1")
 _KEY_SUFFIXES = (".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx", ".ppk")
 _KEYSTORES = (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")
-# What is larger isn't searched, and counts as key material: better kept too closely than not.
-SEARCHED_BYTES = 64 << 20
 
 
 def is_key_name(name: str) -> bool:
@@ -142,6 +140,20 @@ def sort_files(tops: t.Iterable[str], secrets: t.Iterable[str]) -> Sorted:
     return found
 
 
+def links_into(tops: t.Iterable[str], folder: str) -> bool:
+    """Whether a symlink in one of the folders, or one of them itself, leads into another folder."""
+    inside = os.path.realpath(folder) + os.sep
+    for top in tops:
+        if os.path.islink(top) and os.path.realpath(top).startswith(inside):
+            return True
+        for where, folders, names in os.walk(os.path.realpath(top), onerror=_raise):
+            for name in (*folders, *names):
+                path = os.path.join(where, name)
+                if os.path.islink(path) and os.path.realpath(path).startswith(inside):
+                    return True
+    return False
+
+
 def _files(top: str) -> t.Iterator[str]:
     if stat.S_ISREG(os.lstat(top).st_mode):
         yield top
@@ -161,9 +173,6 @@ def _raise(error: OSError) -> None:
 def _why(path: str, secrets: t.Sequence[bytes]) -> str:
     if path.lower().endswith(_KEY_SUFFIXES):
         return "its name"
-    size = os.stat(path).st_size
-    if size > SEARCHED_BYTES:
-        return "too large to be searched"
     overlap = max([64, *(len(secret) for secret in secrets)])
     window = b""
     with open(path, "rb") as stream:

@@ -71,6 +71,11 @@ def tidy(name: bytes) -> bytes:
     return b"/".join(parts)
 
 
+def literal_pattern(path: str) -> str:
+    """A pattern that nothing but this path matches."""
+    return re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", path)
+
+
 class Patterns:
     """What is left out of an archive.
 

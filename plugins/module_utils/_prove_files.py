@@ -10,7 +10,7 @@ import tempfile
 import typing as t
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged, Unsafe
-from ansible_collections.mazevault.backup.plugins.module_utils._files import require_space, sha256_file
+from ansible_collections.mazevault.backup.plugins.module_utils._files import require_space, sha256_files
 from ansible_collections.mazevault.backup.plugins.module_utils._members import Limits
 from ansible_collections.mazevault.backup.plugins.module_utils._process import KILLED
 from ansible_collections.mazevault.backup.plugins.module_utils._put_back import discard
@@ -31,7 +31,7 @@ DEFAULT_LIMITS = Limits(10 << 30, 100_000)
 
 
 def prove_files(
-    path: str,
+    files: t.Sequence[str],
     source: t.Callable[[], Opener],
     record: Record | None,
     wanted: str,
@@ -44,7 +44,7 @@ def prove_files(
     """Climb the levels up to `wanted`; a failure ends the climb, what is unproven doesn't.
 
     Args:
-        path: the archive's file, for its size and hash.
+        files: the archive's file, or its parts in order, for size and hash.
         source: called for the way to the archive's stream of tar; it may raise what is wrong with the file.
         record: what was recorded when it was made; without one nothing above `toc` passes.
         scratch: a private folder to unpack in.
@@ -60,7 +60,7 @@ def prove_files(
             if level == "toc":
                 checks.append(_toc(source(), record, allowed))
             elif level == "checksum":
-                checks.append(_checksum(path, record))
+                checks.append(_checksum(files, record))
             elif level == "read":
                 contents = read_contents(source(), allowed)
                 checks += _read(contents, record)
@@ -69,6 +69,10 @@ def prove_files(
         except BackupError as exc:
             checks.append(Check("archive", level, _guilt(exc), exc.msg))
     return checks
+
+
+def _own() -> tuple[int, int]:
+    return os.geteuid(), os.getegid()
 
 
 def _guilt(exc: BackupError) -> str:
@@ -96,13 +100,16 @@ def _names(entries: t.Iterable[Entry]) -> list[tuple[bytes, str]]:
     return [(entry.name, entry.kind) for entry in entries]
 
 
-def _checksum(path: str, record: Record | None) -> Check:
+def _checksum(files: t.Sequence[str], record: Record | None) -> Check:
     if record is None or record.artefact is None:
         return Check("checksums", "checksum", UNPROVEN, "no hash was recorded when this archive was made")
-    size = os.path.getsize(path)
+    missing = [os.path.basename(path) for path in files if not os.path.isfile(path)]
+    if missing:
+        return Check("checksums", "checksum", FAIL, f"{missing[0]}: missing")
+    size = sum(os.path.getsize(path) for path in files)
     if size != record.artefact["bytes"]:
         return Check("checksums", "checksum", FAIL, f"{size} bytes instead of {record.artefact['bytes']}")
-    if sha256_file(path) != record.artefact["sha256"]:
+    if sha256_files(files) != record.artefact["sha256"]:
         return Check("checksums", "checksum", FAIL, "changed")
     return Check("checksums", "checksum", PASS)
 
@@ -138,7 +145,7 @@ def _restore(
         reason = "; ".join(map(str, wrong[:3]))
         return [Check("restore", "restore", FAIL, reason, observed=f"{len(wrong)} differ")]
     checks = [Check("restore", "restore", PASS, observed=f"{len(contents.entries)} entries")]
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and any((entry.uid, entry.gid) != _own() for entry in record.entries):
         checks.append(Check("owners", "restore", UNPROVEN, "only root can set owners"))
     if unpacker.without:
         names = sorted(set().union(*unpacker.without.values()))

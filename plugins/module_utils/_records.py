@@ -122,12 +122,17 @@ def accepted_sets(root: str, trust: Trust, chain: Chain) -> dict[str, str]:
 
 
 def newest_proof(manifest: t.Mapping[str, t.Any], records: t.Sequence[Record]) -> dict[str, t.Any]:
-    """What is known of a set: a failure stays until the level that failed passes; else the highest level proven."""
+    """What is known of a set: a failure stays until the level that failed passes; else the highest level proven.
+
+    A proof of some of its components can show that it is bad, never that it is good.
+    """
     history = [manifest["verification"], *(record for record in records if record.get("kind") == "verify")]
     best: dict[str, t.Any] = {"verdict": UNPROVEN, "level": "", "at": None}
     failed = -1
     for proof in history:
         verdict, level = proof.get("verdict"), str(proof.get("level") or "")
+        if verdict != FAIL and not set(manifest.get("components") or ()) <= set(proof.get("components", ["postgres"])):
+            continue
         rank, held = _rank(level), _rank(best["level"])
         known = {"verdict": verdict, "level": level, "at": proof.get("at")}
         if verdict == FAIL:

@@ -39,6 +39,11 @@ PRIVATE = "manifest.private.json"
 REASONS = ("scheduled", "pre_change", "on_change", "rotation", "manual")
 # What a set has to say of itself as long as this isn't there. Who witnessed it is known only later, and elsewhere.
 MISSING = ("escrow",)
+# What no set holds, by specification or because it never was on the host.
+NEVER_COVERED = (
+    "Redis (an ephemeral cache, by specification)",
+    "private keys in an HSM, or kept on the servers that use them",
+)
 
 
 @dataclass(frozen=True)
@@ -236,8 +241,8 @@ def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress, tru
     """Write manifest, instructions, sums and signature into the staged set, flush everything, publish by one rename.
 
     Args:
-        facts: `installation`, `site`, `reason`, `components`, `versions`, `verification`, and `wanted`, which is
-            compared with the pinned policy.
+        facts: `installation`, `site`, `reason`, `components`, `images`, `versions`, `verification`, and `wanted`,
+            which is compared with the pinned policy.
     Raises:
         BackupError: a component is missing, or a set of this id exists.
     """
@@ -245,11 +250,18 @@ def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress, tru
     reports = {}
     for component in facts["components"]:
         if not os.path.isfile(staging.report_path(component)):
+            if looked_at(staging, component).get("nothing"):
+                continue
             raise BackupError(
                 f"components: {component}: it left no report, so the set isn't complete",
                 hint="Nothing was published. Look for the step that failed before.",
             )
         reports[component] = read_json(staging.report_path(component))
+    if not reports:
+        raise BackupError(
+            f"components: {', '.join(facts['components'])}: nothing of them is on this host",
+            hint="Nothing was published. See to the components and their paths.",
+        )
     if os.path.exists(os.path.join(root, "sets", set_id)):
         raise BackupError(f"set_id: {set_id}: is published already", hint="Open a new one.")
     progress.step("seal: manifest")
@@ -292,6 +304,20 @@ def enter_in_ledger(found: RecoverySet, trust: Trust, *, late: bool = False) -> 
         **({"encryption_reason": reason} if reason else {}),
         **extra,
     )
+
+
+def looked_at(staging: Staging, component: str) -> dict[str, t.Any]:
+    """What was found of a component before it was saved: `certificates`, and `nothing` where none of it is there."""
+    path = staging.report_path(f"{component}.found")
+    return t.cast("dict[str, t.Any]", read_json(path)) if os.path.isfile(path) else {}
+
+
+def _proof_of(verification: t.Mapping[str, t.Any], components: t.Collection[str]) -> dict[str, t.Any]:
+    """The proof as the manifest has it: what nobody looked at isn't proven, whatever the rest is."""
+    proof = {**verification, "components": sorted(set(verification["components"]) & set(components))}
+    if proof["verdict"] == PASS and set(proof["components"]) != set(components):
+        return {**proof, "verdict": UNPROVEN, "level": ""}
+    return proof
 
 
 def _as_made(manifest: t.Mapping[str, t.Any], facts: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -362,9 +388,13 @@ def compose(
     sequence, former = next_sequence(staging.root)
     owner, protected = staging.owner(), noted(staging)
     artefacts = [artefact for report in reports.values() for artefact in report["artefacts"]]
-    not_covered = ["Redis (an ephemeral cache, by specification)"]
+    not_covered = list(NEVER_COVERED)
     for report in reports.values():
         not_covered += report["public"].get("not_covered", [])
+    found = {component: looked_at(staging, component) for component in facts["components"]}
+    not_covered += [f"{component}: {one['nothing']}" for component, one in found.items() if one.get("nothing")]
+    certificates = [one for component in found.values() for one in component.get("certificates", ())]
+    known = {one["sha256"]: {key: one[key] for key in ("sha256", "not_after")} for one in certificates}
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "set_id": staging.name,
@@ -383,17 +413,18 @@ def compose(
         "encryption": {"scheme": protected["scheme"], "reason": protected["reason"]},
         "recipients": protected["recipients"],
         "policy_sha256": trust.policy_sha256,
-        "certificates": [],
-        "images": [],
+        "certificates": sorted(known.values(), key=lambda one: (one["not_after"], one["sha256"])),
+        "images": facts["images"],
         "not_covered": not_covered,
         "missing_protection": [*MISSING, *(["encryption"] if protected["scheme"] == "none" else [])],
-        "verification": facts["verification"],
+        "verification": _proof_of(facts["verification"], reports),
         "versions": facts["versions"],
     }
     return manifest, {
         "schema_version": SCHEMA_VERSION,
         "set_id": staging.name,
         "host": owner["host"],
+        "certificates": certificates,
         **{component: report["private"] for component, report in reports.items()},
     }
 

@@ -31,6 +31,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     write_json,
 )
 
+# What a set can hold; each leaves its report in staging under its own name.
+COMPONENTS = ("postgres", "vault", "keys", "config", "tls", "volumes", "kubernetes")
 DEFAULT_STALE_AFTER = 120.0
 _BEAT = 5.0
 

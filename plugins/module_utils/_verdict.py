@@ -31,6 +31,14 @@ REQUIRED_OF_POSTGRES = {
     ),
 }
 
+# Likewise of an archive of files.
+REQUIRED_OF_ARCHIVE = {
+    "toc": ("contents",),
+    "checksum": ("checksums",),
+    "read": ("full read", "files"),
+    "restore": ("restore",),
+}
+
 
 @dataclass(frozen=True)
 class Check:

@@ -42,13 +42,20 @@ options:
   backup_root:
     description: Folder of all sets. Required unless O(set) is a path.
     type: path
+  components:
+    description: What of a set is to be proven. Nothing means all that it holds.
+    type: list
+    elements: str
+    default: []
   level:
     description:
       - V(toc) lists the contents. It says nothing about the data.
       - V(checksum) compares every file with its recorded SHA-256.
-      - V(read) decodes every byte and compares the rows of every table with the manifest.
+      - V(read) decodes every byte and compares the rows of every table, and what archives of files hold, with the
+        manifest.
       - V(restore) restores into a throw-away server and compares counts and digests of every table, sequences, large
         objects, owners, privileges, constraints, indexes and extensions, and runs amcheck where the server has it.
+        Archives are unpacked and compared, those with key material on a file system in memory.
     type: str
     default: restore
     choices: [toc, checksum, read, restore]
@@ -71,6 +78,8 @@ options:
 notes:
   - Of an encrypted set whose key isn't here, O(level=checksum) proves that its bytes are those that were proven before
     it was published. Higher levels are V(unproven) then.
+  - Archives of class keys are opened only before they are published. Later their bytes are compared with those that
+    were proven.
 seealso:
   - module: mazevault.backup.pg_dump
   - module: mazevault.backup.pg_restore
@@ -138,6 +147,11 @@ checks:
     observed:
       description: What was there.
       type: str
+components:
+  description: What was looked at; empty for a dump that is no set.
+  type: list
+  elements: str
+  returned: success
 set_id:
   description: Id of the set, null for a dump that is no set.
   type: str
@@ -167,41 +181,38 @@ from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._records import write_record
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
+from ansible_collections.mazevault.backup.plugins.module_utils._set_proof import SetSubject, prove_set
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging, open_staging
 from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
     find_set,
     is_path,
-    locked_subject,
     published_key,
+    set_of_published,
+    set_of_staging,
     subject_of_path,
-    subject_of_set,
-    subject_of_staging,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
     LEVELS,
     PASS,
-    REQUIRED_OF_POSTGRES,
     conclude,
     require,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject, conclusion_text, prove
+from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, conclusion_text
 
 
-def _subject(params: dict[str, t.Any]) -> tuple[Subject, str | None, Staging | None]:
+def _subject(params: dict[str, t.Any]) -> tuple[SetSubject, str | None, Staging | None]:
     """(what to prove, id of a published set, staging of an open one)."""
     wanted, root = params["set"], params["backup_root"]
     if is_path(wanted):
-        return subject_of_path(wanted), None, None
+        return SetSubject((), subject_of_path(wanted)), None, None
     # A run that died after publishing leaves a staging folder without the set.
     if root and wanted and os.path.isdir(Staging(root, wanted).set_path):
         staging = Staging(root, wanted)
-        return subject_of_staging(staging), None, staging
+        return set_of_staging(staging, params["components"]), None, staging
     found = find_set(root, wanted, _module.trust_of(params))
     key, sums = published_key(found, params), params["level"] != "toc"
-    if key is not None and not key.is_open:
-        return locked_subject(found, sums=sums), found.set_id, None
-    return subject_of_set(found, key, sums=sums), found.set_id, None
+    return set_of_published(found, key, sums=sums, wanted=params["components"]), found.set_id, None
 
 
 @contextlib.contextmanager
@@ -238,7 +249,8 @@ def _verify(module: AnsibleModule) -> dict[str, t.Any]:
     reserve = parse_size(params["reserve"], parameter="reserve")
     wanted = params["level"]
     subject, set_id, staging = _subject(params)
-    runtime.see(subject.folder or subject.path)
+    if subject.database is not None:
+        runtime.see(subject.database.folder or subject.database.path)
     started = time.monotonic()
     if runtime.name == "host":
         scratch_account(params["scratch_user"] or "")
@@ -249,7 +261,7 @@ def _verify(module: AnsibleModule) -> dict[str, t.Any]:
     # Reading is harmless; unpacking and restoring write, so check mode stops below them.
     climb = min(wanted, "checksum", key=LEVELS.index) if module.check_mode else wanted
     if climb in ("toc", "checksum"):
-        checks = prove(subject, climb, runtime, Places("", ""), jobs=jobs, step=lambda _name: None)
+        checks = prove_set(subject, climb, runtime, Places("", ""), jobs=jobs, step=lambda _name: None)
     else:
         with _place(params, staging, runtime) as (work, progress, register):
             places = Places(
@@ -259,8 +271,8 @@ def _verify(module: AnsibleModule) -> dict[str, t.Any]:
                 reserve=reserve,
                 register=register,
             )
-            checks = prove(subject, climb, runtime, places, jobs=jobs, step=progress.step)
-    checks = require(checks, climb, REQUIRED_OF_POSTGRES)
+            checks = prove_set(subject, climb, runtime, places, jobs=jobs, step=progress.step)
+    checks = require(checks, climb, subject.required())
     verdict, level = conclude(checks, climb)
     result: dict[str, t.Any] = {
         "changed": False,
@@ -269,6 +281,7 @@ def _verify(module: AnsibleModule) -> dict[str, t.Any]:
         "wanted": wanted,
         "summary": conclusion_text(verdict, level, checks),
         "checks": [check.as_dict() for check in checks],
+        "components": list(subject.components),
         "set_id": set_id or (staging.name if staging else None),
         "record": None,
         "seconds": round(time.monotonic() - started, 3),
@@ -278,7 +291,9 @@ def _verify(module: AnsibleModule) -> dict[str, t.Any]:
             result["summary"] = f"would go on to level {wanted}: {result['summary']} so far"
         return result
     if set_id:
-        facts = {key: result[key] for key in ("verdict", "level", "wanted", "summary", "checks", "seconds")}
+        facts = {
+            key: result[key] for key in ("verdict", "level", "wanted", "summary", "checks", "seconds", "components")
+        }
         result["record"] = write_record(params["backup_root"], set_id, "verify", facts, _module.trust_of(params))
     return result
 
@@ -291,6 +306,7 @@ def main() -> t.NoReturn:
             **_module.TRUST_SPEC,
             "set": {"type": "str", "required": True},
             "backup_root": {"type": "path"},
+            "components": {"type": "list", "elements": "str", "default": []},
             "level": {"type": "str", "default": "restore", "choices": ["toc", "checksum", "read", "restore"]},
             "scratch_dir": {"type": "path"},
             "scratch_user": {"type": "str"},

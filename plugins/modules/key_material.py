@@ -14,14 +14,14 @@ description:
     What holds any belongs to the class keys of a recovery set, everything else to the class data.
   - Of settings and compose files it makes copies in which each secret value is replaced by a mark, so that who restores
     the data sees how MazeVault was configured. M(mazevault.backup.files_backup) saves such a copy in place of the file.
-  - Lists the certificates in those files, with the end of their validity.
+  - Lists the certificates in those files, with the end of their validity, for the set's manifest.
 extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
 attributes:
   check_mode:
     support: full
-    details: Nothing is written, so the paths of copies are empty.
+    details: Nothing is written. The files themselves are named in place of the copies.
   diff_mode:
     support: none
   idempotent:
@@ -41,7 +41,20 @@ options:
     required: true
     choices: [config, tls, volumes]
   paths:
-    description: Files and folders to look through. Symlinks in them are not followed.
+    description: Files and folders to look through. One that isn't there is left out.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: File or folder, from the root folder on. Where it leads over symlinks, what they lead to is meant.
+        type: path
+        required: true
+      name:
+        description: What it is called in the archive. Unset means the path without its first slash.
+        type: str
+  linked:
+    description: Folders that are looked through, and saved, only if a symlink in O(paths) leads into them.
     type: list
     elements: path
     default: []
@@ -54,6 +67,11 @@ options:
     default: []
   texts:
     description: Compose files, and other texts of names and values, of which copies are made.
+    type: list
+    elements: path
+    default: []
+  secrets_of:
+    description: Files of settings that belong to another component, for the values to look for.
     type: list
     elements: path
     default: []
@@ -73,27 +91,42 @@ EXAMPLES = r"""
     backup_root: /opt/mazevault/backups
     set_id: mazevault_20261123_020000
     component: config
-    paths: [/opt/mazevault/config]
+    paths:
+      - path: /opt/mazevault/config
     settings: [/opt/mazevault/.env]
     texts: [/opt/mazevault/docker-compose.yml]
   register: found
+
+- name: Save the rest
+  mazevault.backup.files_backup:
+    backup_root: /opt/mazevault/backups
+    set_id: mazevault_20261123_020000
+    component: config
+    paths: "{{ found.data }}"
+    excludes: "{{ found.excludes }}"
 """
 
 RETURN = r"""
-keys:
-  description: Files that belong to the class keys, those of O(settings) among them.
-  type: list
-  elements: str
-  returned: success
-why:
-  description: The reason for each of them.
-  type: dict
-  returned: success
-prepared:
-  description: Copies without key material, C(path), and the file that each stands for, C(like).
+data:
+  description: What belongs to the class data, as M(mazevault.backup.files_backup) wants its C(paths).
   type: list
   elements: dict
   returned: success
+excludes:
+  description: What is to be left out of it, as M(mazevault.backup.files_backup) wants its C(excludes).
+  type: list
+  elements: str
+  returned: success
+keys:
+  description: What belongs to the class keys, as M(mazevault.backup.files_backup) wants its C(paths).
+  type: list
+  elements: dict
+  returned: success
+why:
+  description: Each file that belongs to the class keys, and the reason.
+  type: dict
+  returned: success
+  sample: {/opt/mazevault/certs/server.key: its name}
 names:
   description: Names of the settings whose values were taken out.
   type: list
@@ -108,10 +141,15 @@ files:
   description: How many files were looked through.
   type: int
   returned: success
+nothing:
+  description: Why there is nothing to save; empty where there is.
+  type: str
+  returned: success
 """
 
 import os
 import typing as t
+from dataclasses import dataclass, field
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -119,56 +157,126 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _module
 from ansible_collections.mazevault.backup.plugins.module_utils._certificates import certificates_in
 from ansible_collections.mazevault.backup.plugins.module_utils._env_file import settings_of
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
-from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree, write_file
+from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree, write_file, write_json
 from ansible_collections.mazevault.backup.plugins.module_utils._key_material import (
     Prepared,
     config_without_keys,
+    links_into,
     secret_values,
     sort_files,
     without_keys,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._names import literal_pattern
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
 
 _LARGEST_TEXT = 4 << 20
 
 
-def _texts(params: dict[str, t.Any]) -> dict[str, str]:
-    """The content of the settings and texts that are there."""
-    found: dict[str, str] = {}
-    for path in (*params["settings"], *params["texts"]):
-        if not os.path.lexists(path):
-            continue
-        if os.path.getsize(path) > _LARGEST_TEXT:
-            raise BackupError(f"settings: {path}: larger than 4 MiB", hint="Name the .env and compose files.")
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            found[path] = stream.read()
+@dataclass
+class _Found:
+    """What files_backup is to be told, and what was learned on the way."""
+
+    data: list[dict[str, str]] = field(default_factory=list)
+    excludes: list[str] = field(default_factory=list)
+    keys: list[dict[str, str]] = field(default_factory=list)
+    why: dict[str, str] = field(default_factory=dict)
+    looked: list[str] = field(default_factory=list)
+
+
+def _text_of(path: str, parameter: str) -> str | None:
+    """The content of a text; None where it isn't there."""
+    if not os.path.lexists(path):
+        return None
+    if os.path.getsize(path) > _LARGEST_TEXT:
+        raise BackupError(f"{parameter}: {path}: larger than 4 MiB", hint="Name .env and compose files only.")
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        return stream.read()
+
+
+def _secrets(params: dict[str, t.Any]) -> set[str]:
+    found: set[str] = set()
+    for name in ("settings", "secrets_of"):
+        for path in params[name]:
+            text = _text_of(path, name)
+            found.update(secret_values(settings_of(text)).values() if text is not None else ())
+    return found
+
+
+def _prepared(params: dict[str, t.Any], secrets: t.Collection[str]) -> dict[str, tuple[str, Prepared]]:
+    """Path of each text that is there: its content, and that without key material."""
+    mark = f"@generation:{params['generation']}"
+    made: dict[str, tuple[str, Prepared]] = {}
+    for name, prepare in (("settings", without_keys), ("texts", config_without_keys)):
+        for path in params[name]:
+            text = _text_of(path, name)
+            if text is not None:
+                made[os.path.realpath(path)] = (text, prepare(text, mark, secrets))
+    return made
+
+
+def _sort(params: dict[str, t.Any], texts: t.Mapping[str, tuple[str, Prepared]], secrets: t.Collection[str]) -> _Found:
+    found = _Found()
+    tops = [dict(entry) for entry in params["paths"] if os.path.exists(entry["path"])]
+    tops += [
+        {"path": path, "name": None} for path in params["linked"] if links_into([top["path"] for top in tops], path)
+    ]
+    for top in tops:
+        real = os.path.realpath(top["path"])
+        name = top["name"] or os.path.normpath(top["path"]).lstrip("/")
+        found.data.append({"path": top["path"], "name": name})
+        within = sort_files([real], secrets)
+        found.looked += within.paths
+        for path, why in within.keys.items():
+            if path in texts:
+                continue
+            found.why[path] = why
+            found.excludes.append(literal_pattern(path))
+            inside = os.path.relpath(path, real)
+            found.keys.append({"path": path, "name": name if path == real else os.path.normpath(f"{name}/{inside}")})
+    # A file that is nothing but key material isn't saved as data at all.
+    gone = {entry["path"] for entry in found.keys}
+    found.data = [entry for entry in found.data if os.path.realpath(entry["path"]) not in gone]
+    for path in found.why:
+        try:
+            path.encode()
+        except UnicodeEncodeError as exc:
+            raise BackupError(
+                f"paths: {path!r}: holds key material ({found.why[path]}), and its name isn't UTF-8", hint="Rename it."
+            ) from exc
+    for path, (text, one) in texts.items():
+        found.looked += [] if path in found.looked else [path]
+        if one.text != text:
+            found.why[path] = "its settings"
+            found.keys.append({"path": path, "name": path.lstrip("/")})
     return found
 
 
 def _find(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
-    for name in ("settings", "texts", "paths"):
-        for path in params[name]:
-            if not os.path.isabs(path):
-                raise BackupError(f"{name}: {path}: not an absolute path", hint="Name it from the root folder on.")
+    named = [("paths", entry["path"]) for entry in params["paths"]]
+    named += [(name, path) for name in ("linked", "settings", "texts", "secrets_of") for path in params[name]]
+    for parameter, path in named:
+        if not os.path.isabs(path):
+            raise BackupError(f"{parameter}: {path}: not an absolute path", hint="Name it from the root folder on.")
     staging = Staging(params["backup_root"], params["set_id"])
-    texts, mark = _texts(params), f"@generation:{params['generation']}"
-    secrets = {value for path in params["settings"] if path in texts for value in _values(texts[path])}
-    made: dict[str, Prepared] = {}
-    for path, text in texts.items():
-        prepare = without_keys if path in params["settings"] else config_without_keys
-        made[path] = prepare(text, mark, secrets)
-    searched = sort_files([path for path in params["paths"] if os.path.lexists(path)], secrets)
-    why = {**searched.keys, **{path: "its settings" for path, one in made.items() if one.text != texts[path]}}
-    looked = [*searched.paths, *(path for path in texts if path not in searched.paths)]
+    secrets = _secrets(params)
+    texts = _prepared(params, secrets)
+    found = _sort(params, texts, secrets)
+    certificates = [one.as_dict() for one in certificates_in(found.looked)]
+    nothing = ""
+    if not (found.data or found.keys or texts):
+        places = ", ".join(dict.fromkeys(path for _parameter, path in named))
+        nothing = f"nothing is there ({places})" if places else "this installation has none"
     result: dict[str, t.Any] = {
         "changed": False,
-        "keys": sorted(why),
-        "why": why,
-        "names": sorted({name for one in made.values() for name in one.names}),
-        "certificates": [one.as_dict() for one in certificates_in(looked)],
-        "files": len(looked),
-        "prepared": [{"path": "", "like": path} for path in made],
+        "data": [*found.data, *({"path": path, "like": path, "name": path.lstrip("/")} for path in texts)],
+        "excludes": sorted(set(found.excludes)),
+        "keys": found.keys,
+        "why": found.why,
+        "names": sorted({name for _text, one in texts.values() for name in one.names}),
+        "certificates": certificates,
+        "files": len(found.looked),
+        "nothing": nothing,
     }
     if module.check_mode:
         return result
@@ -176,14 +284,12 @@ def _find(module: AnsibleModule) -> dict[str, t.Any]:
         folder = os.path.join(staging.work(), f"prepared_{params['component']}")
         remove_tree(folder)
         os.mkdir(folder, 0o700)
-        for entry, (path, one) in zip(result["prepared"], made.items()):
-            entry["path"] = os.path.join(folder, f"{len(os.listdir(folder))}-{os.path.basename(path)}")
-            write_file(entry["path"], one.text.encode("utf-8", "surrogateescape"))
+        for number, entry in enumerate(one for one in result["data"] if "like" in one):
+            entry["path"] = os.path.join(folder, f"{number}-{os.path.basename(entry['like'])}")
+            write_file(entry["path"], texts[entry["like"]][1].text.encode("utf-8", "surrogateescape"))
+        left = {"certificates": certificates, "nothing": nothing}
+        write_json(staging.report_path(f"{params['component']}.found"), left)
     return result
-
-
-def _values(text: str) -> list[str]:
-    return list(secret_values(settings_of(text)).values())
 
 
 def main() -> t.NoReturn:
@@ -192,9 +298,17 @@ def main() -> t.NoReturn:
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str", "required": True},
             "component": {"type": "str", "required": True, "choices": ["config", "tls", "volumes"]},
-            "paths": {"type": "list", "elements": "path", "default": []},
+            "paths": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {"path": {"type": "path", "required": True}, "name": {"type": "str"}},
+            },
+            "linked": {"type": "list", "elements": "path", "default": []},
             "settings": {"type": "list", "elements": "path", "default": []},
             "texts": {"type": "list", "elements": "path", "default": []},
+            # Names of files.
+            "secrets_of": {"type": "list", "elements": "path", "default": [], "no_log": False},
             "generation": {"type": "str", "default": "unknown"},
         },
         supports_check_mode=True,

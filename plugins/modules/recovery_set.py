@@ -105,6 +105,20 @@ options:
     type: list
     elements: str
     default: [postgres]
+  images:
+    description: The images that the installation runs, for the manifest.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      tag:
+        description: The image as the installation names it.
+        type: str
+        required: true
+      digest:
+        description: Its digest, C(sha256:) with 64 digits.
+        type: str
+        required: true
   verification:
     description: What M(mazevault.backup.backup_verify) returned for the open set, for the manifest.
     type: dict
@@ -122,6 +136,11 @@ options:
         description: The level that was asked for.
         type: str
         default: ""
+      components:
+        description: What was looked at. Others of the O(components) are unproven, and the set with them.
+        type: list
+        elements: str
+        default: [postgres]
       seconds:
         description: Seconds that the proof took, an estimate of what a restore takes.
         type: float
@@ -241,6 +260,7 @@ recovery_point:
 
 import os
 import platform
+import re
 import typing as t
 
 from ansible.module_utils.ansible_release import __version__ as ansible_core_version
@@ -401,7 +421,9 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
                 "reason": params["reason"],
                 "wanted": params["wanted"],
                 "components": params["components"],
+                "images": _images(params["images"]),
                 "verification": {
+                    "components": [],
                     "verdict": "unproven",
                     "level": "",
                     "wanted": "",
@@ -431,6 +453,16 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
         "bytes": sum(artefact["bytes"] for artefact in found.manifest["artefacts"]),
         "recovery_point": found.manifest["recovery_point"],
     }
+
+
+def _images(given: t.Sequence[t.Mapping[str, str]]) -> list[dict[str, str]]:
+    for image in given:
+        if not re.fullmatch(r"sha256:[0-9a-f]{64}", image["digest"]):
+            raise BackupError(
+                f"images: {image['tag']}: {image['digest'] or '(empty)'}: not a digest",
+                hint="Give sha256: and 64 digits, as docker inspect has it in Image.",
+            )
+    return [{"tag": tag, "digest": digest} for tag, digest in sorted({(one["tag"], one["digest"]) for one in given})]
 
 
 def write_start_here(root: str, trust: Trust) -> None:
@@ -484,12 +516,19 @@ def main() -> t.NoReturn:
                 "choices": ["scheduled", "pre_change", "on_change", "rotation", "manual"],
             },
             "components": {"type": "list", "elements": "str", "default": ["postgres"]},
+            "images": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {"tag": {"type": "str", "required": True}, "digest": {"type": "str", "required": True}},
+            },
             "verification": {
                 "type": "dict",
                 "options": {
                     "verdict": {"type": "str", "choices": ["pass", "fail", "unproven"], "default": "unproven"},
                     "level": {"type": "str", "default": ""},
                     "wanted": {"type": "str", "default": ""},
+                    "components": {"type": "list", "elements": "str", "default": ["postgres"]},
                     "seconds": {"type": "float"},
                 },
             },

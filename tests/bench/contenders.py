@@ -256,7 +256,7 @@ def seed(server: PgServer, size: str) -> int:
             [sys.executable, "-m", "mazevault_standin", *words], env=env, check=True, stdout=subprocess.DEVNULL
         )
     # Else the first one who reads the rows would write as well.
-    server.query("VACUUM (ANALYZE)")
+    server.query("VACUUM (ANALYZE, PARALLEL 0)")
     server.query("CHECKPOINT")
     return int(server.query("SELECT pg_database_size(current_database())")[0][0])
 

@@ -46,7 +46,7 @@ def prove(files: Files, wanted: str = "restore", *, recorded: bool = True) -> li
     path = str(files.folder / "a")
     record: Record | None = load_record(f"{path}.json", path) if recorded else None
     scratch = str(files.folder / "scratch")
-    checks = prove_files(path, lambda: opener(Stored((path,)), HostRuntime()), record, wanted, scratch=scratch)
+    checks = prove_files((path,), lambda: opener(Stored((path,)), HostRuntime()), record, wanted, scratch=scratch)
     assert os.listdir(scratch) == []
     return checks
 
@@ -113,7 +113,7 @@ def test_another_content_is_found_at_each_level(mine: Files) -> None:
         record = load_record(f"{path}.json", str(path))
         alone = Record(record.entries, record.sha256, record.size)
         checks = prove_files(
-            str(path),
+            (str(path),),
             lambda: opener(Stored((str(path),)), HostRuntime()),
             alone,
             "read",
@@ -135,10 +135,10 @@ def test_what_speaks_not_against_the_archive(mine: Files, monkeypatch: pytest.Mo
     def failing() -> Opener:
         raise BackupError("program: zstd: not found")
 
-    checks = prove_files(path, failing, record, "read", scratch=str(folder))
+    checks = prove_files((path,), failing, record, "read", scratch=str(folder))
     assert {check.verdict for check in checks if check.level in ("toc", "read")} == {UNPROVEN}
     way = functools.partial(opener, Stored((path,)), HostRuntime())
-    checks = prove_files(path, way, record, "restore", scratch=str(folder), reserve=1 << 60)
+    checks = prove_files((path,), way, record, "restore", scratch=str(folder), reserve=1 << 60)
     assert conclude(checks, "restore") == (UNPROVEN, "read") and "too little space" in checks[-1].reason
     programs = mine.folder / "bin"
     programs.mkdir()

@@ -108,7 +108,7 @@ CLIENTS = ("psql", "pg_restore", "vacuumdb")
 def stock_tools(folder: Path, install: PgInstall) -> Path:
     """A folder of links to coreutils, bash, zstd and this version's client programs, and to nothing else."""
     folder.mkdir()
-    for name in (*COREUTILS, "bash", "openssl", "zstd"):
+    for name in (*COREUTILS, "bash", "openssl", "tar", "zstd"):
         found = shutil.which(name)
         assert found, f"{name} isn't installed"
         (folder / name).symlink_to(found)
