@@ -8,6 +8,7 @@ The commands that custodians run, and the steps that the user takes, are those t
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ import yaml
 
 from ansible_collections.mazevault.backup.plugins.module_utils._encryption import read_recipient
 from support import jobs
+from support.fake_docker import FakeDocker, container
 from support.identities import schemes
 from support.plays import HOSTNAME, TOP, Installation, Place, Play, installed, tree_state
 from support.servers import PgServer, installations
@@ -198,6 +200,40 @@ def test_one_host_that_is_away_is_named_and_the_others_are_looked_at(place: Plac
     assert sorted(shown["installations"]) == sorted(hosts)
     # The inventory there is the test's own.
     assert "mazevault" in json.loads((place.folder / "inventory.yml").read_text(encoding="utf-8"))
+
+
+def test_what_runs_in_containers_is_shown_and_what_is_asked_for_is_passed_on(place: Place) -> None:
+    secret = "canary-of-a-database-password"
+    environment = {"POSTGRES_USER": "owner", "POSTGRES_DB": "data", "POSTGRES_PASSWORD": secret}
+    database = {"environment": environment, "destination": "/var/lib/postgresql/data", "health": "healthy"}
+    stack = [
+        container("postgres", "postgres:15-alpine", **database),
+        container("backend", "ghcr.io/axiemirror/mazevault-backend:1.0.17", environment={"DB": secret}),
+    ]
+    fake = FakeDocker(place.folder / "bin", stack)
+    fake.state["compose"]["services"] = {}
+    fake.write()
+    (place.folder / "opt").mkdir()
+    local = {"mazevault_home": str(place.folder / "opt"), "mazevault_signing_key": str(place.folder / "host.key")}
+    plain = {"mazevault_encryption": "none"}
+    hosts = {HOSTNAME: local, "other": {**local, "mazevault_project": "other"}, "plain": {**local, **plain}}
+    path = {"PATH": f"{fake.folder}:{os.environ['PATH']}"}
+    done = place.run("init", place.write_inventory(hosts), env=path)
+    assert done.rc == 0, done.output
+    assert secret not in done.output
+    said = found_of(done)
+    for shown in (
+        "Runs in   docker 28.2.1, project mazevault",
+        "postgres    running, healthy",
+        "Database  data as owner in",
+    ):
+        assert shown in said, said
+    assert "Programs  openssl" in said and "pg_dump" not in said, "PostgreSQL's programs are in the container"
+    asked = "Missing   project: other: no container of this compose project is there -> Set mazevault_project to"
+    assert asked in found_of(done, "other"), found_of(done, "other")
+    assert "pg_dump" not in found_of(done, "other"), "nobody knows yet whether the host needs it"
+    assert "Next      See to what is missing, then this playbook again." in found_of(done, "other")
+    assert "mazevault_encryption_reason: missing" in found_of(done, "plain")
 
 
 def test_a_host_alone(place: Place) -> None:
