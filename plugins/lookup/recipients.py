@@ -38,7 +38,7 @@ class LookupModule(LookupBase):
 
     def _in_file(self, name: str, variables: t.Any) -> t.Iterator[str]:
         find: t.Any = self.find_file_in_search_path
-        path = find(variables, "files", name, ignore_missing=True)
+        path = find(variables, "files", name, ignore_missing=True) or _beside(name, variables or {})
         if not path:
             raise AnsibleLookupError(
                 f"recipients: {name}: no such file on the control node. Give a certificate's file, or the certificate."
@@ -49,3 +49,9 @@ class LookupModule(LookupBase):
         if not found:
             raise AnsibleLookupError(f"recipients: {path}: holds neither a certificate nor one of age's recipients")
         yield from found
+
+
+def _beside(name: str, variables: t.Mapping[str, t.Any]) -> Path | None:
+    """The file of this name beside the inventory, else in the current folder."""
+    folders = [Path(str(variables["inventory_dir"]))] if variables.get("inventory_dir") else []
+    return next((path for folder in [*folders, Path.cwd()] if (path := folder / name).is_file()), None)

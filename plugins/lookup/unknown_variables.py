@@ -17,14 +17,14 @@ PREFIX = "mazevault_"
 RESULT_PREFIX = "mazevault_result_"
 
 
-def known_variables(load: t.Callable[[str], t.Any]) -> set[str]:
-    """The options of every entry point of every role beside this plugin."""
+def known_variables(load: t.Callable[[str], t.Any]) -> dict[str, dict[str, t.Any]]:
+    """The options of every entry point of every role beside this plugin, by role and as each role has them."""
     roles = os.path.join(os.path.dirname(__file__), "..", "..", "roles")
-    names: set[str] = set()
-    for path in glob.glob(os.path.join(roles, "*", "meta", "argument_specs.yml")):
+    found: dict[str, dict[str, t.Any]] = {}
+    for path in sorted(glob.glob(os.path.join(roles, "*", "meta", "argument_specs.yml"))):
         for entry in load(path)["argument_specs"].values():
-            names.update(entry.get("options") or {})
-    return names
+            found.update(entry.get("options") or {})
+    return found
 
 
 class LookupModule(LookupBase):

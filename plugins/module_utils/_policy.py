@@ -30,6 +30,8 @@ SCENARIOS = ("database_corruption", "node_failure", "datacentre_failure", "key_l
 RETENTION = ("days", "keep", "evidence_days", "tls_days")
 FEWEST = 2
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+# age's recipients are their own fingerprints.
+_AGE = re.compile(r"age1[0-9a-z]{58}\Z")
 _SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
 _SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*\Z")
 Content = dict[str, t.Any]
@@ -268,10 +270,10 @@ def _one_of(value: t.Any, words: t.Sequence[str]) -> str:
 
 
 def _fingerprint(value: t.Any) -> str:
-    """SHA-256 of a certificate's DER bytes; colons and capitals are how openssl prints it."""
+    """SHA-256 of a certificate's DER bytes (openssl prints colons and capitals), or one of age's recipients."""
     text = str(value).replace(":", "").lower()
-    if not _SHA256.match(text):
-        raise ValueError(f"{value}: not a SHA-256 fingerprint")
+    if not _SHA256.match(text) and not _AGE.match(text):
+        raise ValueError(f"{value}: not a SHA-256 fingerprint, nor one of age's recipients")
     return text
 
 

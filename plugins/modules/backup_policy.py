@@ -38,7 +38,8 @@ options:
     description:
       - The policy. Required for O(state=pinned). Keys that it may have are described below; an unknown one is refused.
       - C(installations), names that are expected. C(recipients), with the lists C(data) and C(keys) of SHA-256
-        fingerprints of certificates, each at least two, unless C(few_recipients_because) has a reason.
+        fingerprints of certificates (or of age's recipients themselves), each at least two, unless
+        C(few_recipients_because) has a reason.
       - C(escrow), with the lists C(vault) and C(key). C(verify_level), the lowest one. C(encryption), schemes that are
         allowed. C(objectives), by scenario (V(database_corruption), V(node_failure), V(datacentre_failure),
         V(key_loss), V(ransomware)) C(rpo) and C(rto) such as V(24 h).

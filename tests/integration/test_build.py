@@ -16,7 +16,7 @@ import yaml
 
 TOP = Path(__file__).resolve().parents[2]
 MODULES = yaml.safe_load((TOP / "meta/runtime.yml").read_text(encoding="utf-8"))["action_groups"]["backup"]
-PLAYBOOKS = ("accept_ledger", "backup", "pin_policy", "restore_database", "rollback_database", "verify")
+PLAYBOOKS = ("accept_ledger", "backup", "init", "pin_policy", "restore_database", "rollback_database", "verify")
 
 
 @dataclass(frozen=True)

@@ -101,13 +101,13 @@ class Place:
     def run(
         self,
         playbook: str | Path,
-        inventory: Path,
+        inventory: Path | None,
         *arguments: str,
         extra: Variables | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float = 300,
     ) -> Play:
-        """Run one of the checkout's playbooks, or a playbook's file."""
+        """Run one of the checkout's playbooks, or a playbook's file; None is no inventory at all."""
         with self.started(playbook, inventory, *arguments, extra=extra, env=env) as running:
             return running.end(timeout=timeout)
 
@@ -115,7 +115,7 @@ class Place:
     def started(
         self,
         playbook: str | Path,
-        inventory: Path,
+        inventory: Path | None,
         *arguments: str,
         extra: Variables | None = None,
         env: Mapping[str, str] | None = None,
@@ -126,7 +126,8 @@ class Place:
         path = TOP / f"playbooks/{playbook}.yml" if isinstance(playbook, str) else playbook
         log, output = self.folder / "tasks.jsonl", self.folder / "output.txt"
         log.unlink(missing_ok=True)
-        argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), str(path), *arguments]
+        given = ["-i", str(inventory)] if inventory else []
+        argv = [str(Path(sys.executable).parent / "ansible-playbook"), *given, str(path), *arguments]
         if extra:
             argv += ["-e", json.dumps(dict(extra))]
         with output.open("wb") as stream:

@@ -81,6 +81,16 @@ def test_what_cant_be_is_refused(change: dict[str, t.Any], said: str) -> None:
     assert refused.value.msg.startswith("policy: ") and said in refused.value.msg
 
 
+def test_a_recipient_of_age_is_its_own_fingerprint() -> None:
+    one, other = (f"age1{letter * 58}" for letter in "qz")
+    pinned = _policy.settle({"recipients": {"data": [other, one]}})
+    assert pinned["recipients"] == {"data": [one, other]}
+    assert _policy.compare(pinned, {"recipients": {"data": [one, other]}}).refusals == ()
+    assert _policy.compare(pinned, {"recipients": {"data": [one, one[:-1] + "z"]}}).refusals != ()
+    with pytest.raises(BackupError):
+        _policy.settle({"recipients": {"data": [one, other[:-1]]}})
+
+
 def test_one_recipient_needs_a_reason() -> None:
     given = {"recipients": {"data": [A]}, "few_recipients_because": "a demo"}
     assert _policy.settle(given)["recipients"] == {"data": [A]}
