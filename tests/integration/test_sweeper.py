@@ -89,9 +89,12 @@ def in_progress(root: Path) -> list[str]:
     return [name for name in os.listdir(root / "staging") if not name.startswith(".")]
 
 
-def in_memory(set_id: str) -> list[Path]:
-    places = [Path(place) for place in ("/run", os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm") if place]
-    return [found for place in places for found in place.glob(f"mazevault-{set_id}-*")]
+def memory_of(root: Path, set_id: str) -> Path:
+    """Where the keys of an open set are."""
+    path = root / "staging" / set_id / "encryption.json"
+    found = Path(json.loads(path.read_text(encoding="utf-8"))["memory"])
+    assert sorted(key.name for key in found.iterdir()) == ["data.key", "keys.key"]
+    return found
 
 
 def swept(root: Path) -> list[str]:
@@ -111,9 +114,9 @@ def wait_until(what: Callable[[], bool], seconds: float) -> float:
     return time.monotonic() - began
 
 
-def wait_swept(root: Path, set_id: str) -> float:
+def wait_swept(root: Path, memory: Path | None = None) -> float:
     """Seconds until nothing of the run is left, and nobody who looked after it."""
-    seconds = wait_until(lambda: not (in_progress(root) or in_memory(set_id)), PATIENCE + SLACK)
+    seconds = wait_until(lambda: not (in_progress(root) or (memory is not None and memory.exists())), PATIENCE + SLACK)
     wait_until(lambda: not sweepers(root), 15)
     return seconds
 
@@ -127,10 +130,10 @@ def test_a_killed_dump(flow: Flow, record_property: t.Any) -> None:
     set_id = begin(flow)
     done = modules.run_module("pg_dump", dumping(flow, set_id), kill=("dump: pg_dump has ended", "self"))
     assert done.rc == -9
-    assert (len(in_memory(set_id)), in_progress(flow.root)) == (1, [set_id])
+    memory = memory_of(flow.root, set_id)
     time.sleep(PATIENCE / 2)
-    assert (len(in_memory(set_id)), in_progress(flow.root)) == (1, [set_id]), "it could be going on"
-    record_property("gone after", round(PATIENCE / 2 + wait_swept(flow.root, set_id), 1))
+    assert (memory_of(flow.root, set_id), in_progress(flow.root)) == (memory, [set_id]), "it could be going on"
+    record_property("gone after", round(PATIENCE / 2 + wait_swept(flow.root, memory), 1))
     assert swept(flow.root) == [set_id]
     done = modules.run_module("pg_dump", dumping(flow, set_id))
     assert "no work in progress" in done.result["msg"]
@@ -142,12 +145,13 @@ def test_a_killed_dump(flow: Flow, record_property: t.Any) -> None:
 def test_a_killed_restore_into_scratch(flow: Flow, scratch: Path) -> None:
     """The one place where the plaintext is on the disk as a database."""
     set_id = begin(flow)
+    memory = memory_of(flow.root, set_id)
     dump(flow, set_id)
     where = {"backup_root": str(flow.root), **flow.programs, "set": set_id, "jobs": 1, "scratch_dir": str(scratch)}
     done = modules.run_module("backup_verify", where, kill=("verify: compare", "self"))
     assert done.rc == -9
     assert holding(scratch), "positive control: a restored database is there"
-    wait_swept(flow.root, set_id)
+    wait_swept(flow.root, memory)
     assert list(scratch.iterdir()) == []
     assert not [one for one in kill.processes().values() if any(str(scratch) in word for word in one.cmdline)]
 
@@ -164,7 +168,7 @@ def test_a_killed_proof_of_a_dump_that_is_in_no_set(flow: Flow, tmp_path: Path) 
     (place,) = temporary.glob("mazevault-verify-*")
     (work,) = place.glob("staging/verify_*/work")
     (work / "unpacked").write_bytes(CANARY)
-    wait_swept(place, "none")
+    wait_swept(place)
     assert [path for path in temporary.rglob("*") if path.is_file() and path.stat().st_size] == []
 
 
@@ -184,9 +188,9 @@ def test_a_killed_playbook(victim: str, custodians: Custodians, tmp_path: Path, 
                 running.process.send_signal(signal.SIGKILL)
                 running.process.wait()
         (set_id,) = in_progress(installation.root)
-        assert in_memory(set_id)
+        memory = memory_of(installation.root, set_id)
         assert sweepers(installation.root)
-        record_property("gone after", round(wait_swept(installation.root, set_id), 1))
+        record_property("gone after", round(wait_swept(installation.root, memory), 1))
         assert swept(installation.root) == [set_id]
         done = installation.play("backup")
         assert done.rc == 0, done.output
@@ -197,10 +201,11 @@ def test_a_stopped_run_lives(flow: Flow) -> None:
     set_id = begin(flow)
     with modules.started("pg_dump", dumping(flow, set_id), stop_at="dump: pg_dump has ended") as running:
         assert running.wait_stopped()
+        memory = memory_of(flow.root, set_id)
         before = sorted(str(path) for path in (flow.root / "staging" / set_id).rglob("*"))
         time.sleep(PATIENCE + 8)
         assert sorted(str(path) for path in (flow.root / "staging" / set_id).rglob("*")) == before
-        assert len(in_memory(set_id)) == 1
+        assert memory_of(flow.root, set_id) == memory
         running.go_on()
         done = running.end()
     assert done.rc == 0, done.result
@@ -220,8 +225,9 @@ def test_a_restarted_run_is_not_disturbed(flow: Flow) -> None:
     assert opened["removed"] == [first]
     with modules.started("pg_dump", dumping(flow, second), stop_at="dump: pg_dump has ended") as running:
         assert running.wait_stopped()
+        memory = memory_of(flow.root, second)
         time.sleep(PATIENCE + 5)
-        assert (in_progress(flow.root), len(in_memory(second))) == ([second], 1)
+        assert (in_progress(flow.root), memory_of(flow.root, second)) == ([second], memory)
         assert len(sweepers(flow.root)) == 1, "the second one's"
         running.go_on()
         assert running.end().rc == 0
@@ -259,16 +265,16 @@ def test_two_sweepers_remove_once(flow: Flow) -> None:
         other = subprocess.Popen(list(found.cmdline), stdin=subprocess.DEVNULL, cwd="/")
         ended.callback(other.wait)
     assert len(sweepers(flow.root)) == 2
-    wait_swept(flow.root, set_id)
+    wait_swept(flow.root)
     assert swept(flow.root) == [set_id]
 
 
 def test_keys_go_although_the_folder_was_removed_by_hand(flow: Flow) -> None:
-    set_id = begin(flow)
+    memory = memory_of(flow.root, begin(flow))
     time.sleep(3)
     shutil.rmtree(flow.root)
-    assert in_memory(set_id), "nobody told who removed it"
-    wait_until(lambda: not in_memory(set_id) and not sweepers(flow.root), PATIENCE + SLACK)
+    assert memory.exists(), "nobody told who removed it"
+    wait_until(lambda: not memory.exists() and not sweepers(flow.root), PATIENCE + SLACK)
     assert not flow.root.exists()
 
 
@@ -291,8 +297,9 @@ def test_without_a_sweeper_the_run_goes_on_and_says_so(flow: Flow) -> None:
     assert "Nobody watches over" in json.dumps(done.result["warnings"])
     assert sweepers(flow.root) == []
     set_id = done.result["set_id"]
+    memory = memory_of(flow.root, set_id)
     time.sleep(PATIENCE + 3)
-    assert (in_progress(flow.root), len(in_memory(set_id))) == ([set_id], 1)
+    assert memory_of(flow.root, set_id) == memory
     assert flow.must("recovery_set", state="open", stale_after=STALE)["removed"] == [set_id]
 
 
