@@ -284,3 +284,14 @@ def test_the_arguments_are_those_that_systemd_s_manager_takes() -> None:
     assert (name, mode, count) == ("mazevault-sweeper-4711.scope", "fail", "2")
     # Each property is a name, a type and a value; an array's value begins with its length.
     assert rest == ["PIDs", "au", "1", "4711", "CollectMode", "s", "inactive-or-failed", "0"]
+
+
+def test_a_broken_ledger_stays_for_a_run_to_find(staging: Staging, moment: Moment) -> None:
+    path = Path(_ledger.path_of(staging.root))
+    path.write_text(json.dumps({"sequence": 5, "previous": "0" * 64}) + "\n", encoding="utf-8")
+    before = path.read_bytes()
+    beat(staging, 1e6)
+    Sweeper(staging, STALE).watch()
+    assert not staging.exists()
+    assert path.read_bytes() == before
+    assert not list(Path(staging.root).glob("ledger.broken*"))
