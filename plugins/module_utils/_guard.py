@@ -40,7 +40,7 @@ def run_guarded(work: t.Callable[[], Outcome], rescue: t.Callable[[], None], res
     guardian = os.fork()
     if guardian == 0:
         os.close(reading)
-        _apart()
+        apart()
         _guard(work, rescue, result_path, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
@@ -64,7 +64,7 @@ def _guard(work: t.Callable[[], Outcome], rescue: t.Callable[[], None], result_p
     worker = os.fork()
     if worker == 0:
         os.close(writing)
-        _apart()
+        apart()
         _work(work, result_path)
     os.write(writing, f"{worker}\n".encode())
     os.close(writing)
@@ -100,7 +100,7 @@ def _killed() -> dict[str, str]:
     }
 
 
-def _apart() -> None:
+def apart() -> None:
     """A session of its own, deaf to a lost terminal, holding on to nobody's output."""
     os.setsid()
     for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import typing as t
 
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine, EngineAway
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
-from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json, write_json
+from ansible_collections.mazevault.backup.plugins.module_utils._files import read_json, remove_tree, write_json
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import end_orphan
-from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import forget
+from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import noted
 from ansible_collections.mazevault.backup.plugins.module_utils._sidecar import reap
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
 from ansible_collections.mazevault.backup.plugins.module_utils._swap import unfinished_swap
@@ -33,6 +34,30 @@ def note_engine(staging: Staging, engine: str) -> None:
     write_json(os.path.join(staging.path, _CONTAINERS), {"engine": engine})
 
 
+class Rest(t.NamedTuple):
+    """What a run has outside of its staging folder.
+
+    Attributes:
+        memory: folder of its keys, empty for none.
+        scratch: folders of its scratch servers, with the restored data.
+        engine: which engine runs its containers, empty for none.
+    """
+
+    memory: str = ""
+    scratch: tuple[str, ...] = ()
+    engine: str = ""
+
+
+def rest_of(staging: Staging) -> Rest:
+    """What the notes in staging tell of."""
+    scratch, containers = (os.path.join(staging.path, name) for name in (_SCRATCH, _CONTAINERS))
+    return Rest(
+        str(noted(staging).get("memory") or ""),
+        tuple(read_json(scratch)["folders"]) if os.path.isfile(scratch) else (),
+        str(read_json(containers)["engine"]) if os.path.isfile(containers) else "",
+    )
+
+
 def clean(staging: Staging) -> None:
     """End what a dead run left running, and forget its keys.
 
@@ -45,13 +70,16 @@ def clean(staging: Staging) -> None:
             f"backup_root: {staging.root}: {staging.name} was broken off in the middle of a swap of database {swap}",
             hint="Run restore_database.yml or rollback_database.yml again: each finishes it first.",
         )
-    forget(staging)
-    path = os.path.join(staging.path, _CONTAINERS)
-    if os.path.isfile(path):
+    remove_rest(rest_of(staging), staging.path)
+
+
+def remove_rest(rest: Rest, run: str) -> None:
+    """Remove it; `run` is the path of the staging folder, by which the containers are found."""
+    if rest.memory:
+        remove_tree(rest.memory)
+    if rest.engine:
         # Without its engine no container runs; a later run finds those that come back with it.
         with contextlib.suppress(EngineAway):
-            reap(Engine(read_json(path)["engine"]), staging.path)
-    path = os.path.join(staging.path, _SCRATCH)
-    if os.path.isfile(path):
-        for folder in read_json(path)["folders"]:
-            end_orphan(folder)
+            reap(Engine(rest.engine), run)
+    for folder in rest.scratch:
+        end_orphan(folder)

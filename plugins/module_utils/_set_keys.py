@@ -242,6 +242,11 @@ def keep_key(staging: Staging) -> str | None:
     return path
 
 
+def is_kept(root: str, name: str) -> bool:
+    """Whether the key of this set is still kept for a restore."""
+    return any(os.path.exists(os.path.join(_kept_folder(root, place), f"{name}.key")) for place in _memory_places())
+
+
 def forget_kept(root: str) -> None:
     """Remove the keys that earlier runs kept for a restore; the recipients can still open those sets."""
     for place in _memory_places():

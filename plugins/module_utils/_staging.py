@@ -35,6 +35,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
 COMPONENTS = ("postgres", "vault", "keys", "config", "tls", "volumes", "kubernetes")
 DEFAULT_STALE_AFTER = 120.0
 _BEAT = 5.0
+# Whoever clears up after a dead run may have containers to end and many gigabytes to remove.
+_CLEARING = 300.0
 
 
 class Progress:
@@ -98,6 +100,13 @@ class Staging:
     def exists(self) -> bool:
         return os.path.isdir(self.path)
 
+    def sign_of_life(self) -> int:
+        """What changes as long as a module works here; 0 when it can't be told."""
+        try:
+            return os.stat(os.path.join(self.path, "heartbeat")).st_mtime_ns
+        except OSError:
+            return 0
+
     def owner(self) -> dict[str, t.Any]:
         return t.cast("dict[str, t.Any]", read_json(os.path.join(self.path, "owner.json")))
 
@@ -111,7 +120,7 @@ class Staging:
         if not self.exists():
             raise BackupError(
                 f"set_id: {self.name}: no work in progress under {os.path.dirname(self.path)}",
-                hint="Open a recovery set first; a run that was idle for too long is removed by the next one.",
+                hint="Open a recovery set first; what a run leaves idle for too long is removed (stale_after).",
             )
         fd = os.open(os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         stop = threading.Event()
@@ -150,12 +159,35 @@ class Staging:
                     return "a module works on it now"
             finally:
                 os.close(fd)
+        return self._fresh(stale_after)
+
+    def _fresh(self, stale_after: float) -> str:
         try:
             age = time.time() - os.stat(os.path.join(self.path, "heartbeat")).st_mtime
         except OSError:
             return ""
         # A heartbeat from the future (clock set back) must not block for ever.
         return f"its run was alive {age:.0f} s ago" if -stale_after < age < stale_after else ""
+
+    def remove_dead(self, stale_after: float, clean: t.Callable[[Staging], None]) -> str:
+        """Remove this folder as the next run would; nobody can begin to work in it meanwhile.
+
+        Returns:
+            why it is left as it is, or an empty string.
+        """
+        with locked(os.path.join(os.path.dirname(self.path), ".lock")), contextlib.ExitStack() as held:
+            if not self.exists():
+                return ""
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(os.path.join(self.path, "lock"), os.O_RDWR | os.O_CLOEXEC)
+                held.callback(os.close, fd)
+                if not _try_lock(fd):
+                    return "a module works on it now"
+            why = self._fresh(stale_after)
+            if not why:
+                clean(self)
+                remove_tree(self.path)
+            return why
 
 
 def open_staging(
@@ -174,8 +206,8 @@ def open_staging(
     top = os.path.join(root, "staging")
     os.makedirs(top, mode=0o700, exist_ok=True)
     removed: list[str] = []
-    with locked(os.path.join(top, ".lock")):
-        others = sorted(entry for entry in os.listdir(top) if not entry.startswith("."))
+    with locked(os.path.join(top, ".lock"), patience=_CLEARING):
+        others = in_progress(root)
         for entry in others:
             other = Staging(root, entry)
             why = other.busy(stale_after)
@@ -202,6 +234,11 @@ def open_staging(
         os.rename(building, fresh.path)
         fsync_path(top)
     return removed
+
+
+def in_progress(root: str) -> list[str]:
+    """Names of all staging folders, of live runs and of dead ones."""
+    return sorted(entry for entry in os.listdir(os.path.join(root, "staging")) if not entry.startswith("."))
 
 
 @contextlib.contextmanager

@@ -173,17 +173,18 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.warnings import warn
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree
-from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import clean, note_scratch
+from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_scratch
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._records import write_record
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
 from ansible_collections.mazevault.backup.plugins.module_utils._set_proof import SetSubject, prove_set
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
-from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging, open_staging
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
 from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
     find_set,
     is_path,
@@ -192,6 +193,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
     set_of_staging,
     subject_of_path,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._sweeper import open_swept
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
     LEVELS,
     PASS,
@@ -220,27 +222,24 @@ def _place(
     params: dict[str, t.Any], staging: Staging | None, runtime: Runtime
 ) -> t.Iterator[tuple[str, Progress, t.Callable[[str], None]]]:
     """(work folder, progress, where scratch servers are registered): in the open set, or in a folder of its own."""
-    root = params["backup_root"]
-    if staging is None and not root:
-        with tempfile.TemporaryDirectory(prefix="mazevault-verify-") as place:
-            work = os.path.join(place, "work")
-            os.mkdir(work, 0o700)
-            runtime.see(work)
-            yield work, Progress(), lambda _folder: None
-        return
     own = staging is None
-    if staging is None:
-        staging = Staging(root, f"verify_{_clock.stamp(_clock.now())}_{os.getpid()}")
-        open_staging(root, staging.name, {"purpose": "verify"}, stale_after=params["stale_after"], clean=clean)
-    here = staging
-    try:
-        with here.working() as progress:
-            _module.note_runtime(here, runtime)
-            yield here.work(), progress, lambda folder: note_scratch(here, folder)
-    finally:
-        if own:
-            runtime.close()
-            remove_tree(staging.path)
+    with contextlib.ExitStack() as place:
+        if staging is None:
+            # Also what is unpacked of a dump that is in no backup root is to go when we are killed.
+            root = params["backup_root"] or place.enter_context(tempfile.TemporaryDirectory(prefix="mazevault-verify-"))
+            staging = Staging(root, f"verify_{_clock.stamp(_clock.now())}_{os.getpid()}")
+            unwatched = open_swept(root, staging.name, {"purpose": "verify"}, stale_after=params["stale_after"])[1]
+            if unwatched:
+                warn(unwatched)
+        here = staging
+        try:
+            with here.working() as progress:
+                _module.note_runtime(here, runtime)
+                yield here.work(), progress, lambda folder: note_scratch(here, folder)
+        finally:
+            if own:
+                runtime.close()
+                remove_tree(staging.path)
 
 
 def _verify(module: AnsibleModule) -> dict[str, t.Any]:

@@ -11,7 +11,8 @@ short_description: Open, publish or give up a recovery set
 version_added: 0.1.0
 description:
   - O(state=open) makes a staging folder and returns the id that the other modules work with. What a dead run left
-    behind is removed; a run that is alive makes this an error.
+    behind is removed; a run that is alive makes this an error. A process stays beside the run until its folder is
+    gone. It removes the folder, the set's keys in memory, containers and scratch servers when the run dies.
   - O(state=sealed) writes manifest, instructions, checksums and their signature, flushes all to the disk, publishes
     the set by one rename, and enters it in the ledger.
   - O(state=aborted) removes the staging folder. Published sets are never touched.
@@ -50,7 +51,10 @@ options:
     default: set
     choices: [set, restore, verify]
   stale_after:
-    description: Seconds without a sign of life after which an open set counts as dead.
+    description:
+      - Seconds without a sign of life after which an open set counts as dead, and the next run may remove it.
+      - Without a next run it is removed after twice that time and ten seconds. What a module works on is alive. A play
+        of your own that does other things in between for long needs more here.
     type: float
     default: 120
   root_limit:
@@ -297,7 +301,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import 
     make_keys,
     protection,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging, open_staging
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
+from ansible_collections.mazevault.backup.plugins.module_utils._sweeper import REMOVED, open_swept
 from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._version import COLLECTION_VERSION
 
@@ -342,14 +347,16 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
     # Who can't sign finds out now, and not after the dump.
     trust.signer.ensure()
     prepare_root(root)
-    removed = open_staging(
-        root, set_id, {"purpose": purpose, "pid": os.getpid()}, stale_after=module.params["stale_after"], clean=clean
+    removed, unwatched = open_swept(
+        root, set_id, {"purpose": purpose, "pid": os.getpid()}, stale_after=module.params["stale_after"]
     )
+    if unwatched:
+        module.warn(unwatched)
     if protected is not None:
         _make_keys(Staging(root, set_id), protected)
     settled = settle_ledger(root, trust)
     for name in removed:
-        _ledger.append(root, "removed the rest of a dead run", staging=name)
+        _ledger.append(root, REMOVED, staging=name)
     own = trust.signer.public()
     if own not in trust.keys:
         module.warn(

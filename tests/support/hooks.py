@@ -16,6 +16,7 @@ import threading
 import typing as t
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 from support import compare, kill
 
@@ -141,3 +142,8 @@ def no_digests() -> None:
 def memory_limit(megabytes: int) -> None:
     """Let this process have no more memory than this."""
     resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+
+
+def without_sweeper() -> None:
+    """As where no second interpreter can be started."""
+    importlib.import_module(_BASE + "_sweeper").sys = SimpleNamespace(executable="/nonexistent/python3")  # type: ignore[attr-defined]
