@@ -34,7 +34,7 @@ exit 1
 HANGING = """#!/bin/sh
 case "$*" in *--version*) exec {real} "$@" ;; esac
 {real} "$@"
-head -c 20000000 /dev/urandom
+head -c 12000000 /dev/urandom
 touch {marker}
 exec sleep 300
 """

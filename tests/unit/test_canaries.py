@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from support.canaries import Search, of_bytes, of_key, of_text, planted
+from support.canaries import LARGE, Search, of_bytes, of_key, of_text, planted
 from support.identities import make_identity
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +105,7 @@ OF_TEXT: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("before", range(3), ids=lambda count: f"{count} bytes before it")
+@pytest.mark.parametrize("before", [0, 1, 2, LARGE], ids=lambda count: f"{count} bytes before it")
 @pytest.mark.parametrize("how", OF_TEXT | OF_BYTES)
 def test_a_text_is_found_however_it_is_written(how: str, before: int) -> None:
     encode = (OF_TEXT | OF_BYTES)[how]
@@ -114,7 +114,7 @@ def test_a_text_is_found_however_it_is_written(how: str, before: int) -> None:
     assert {find.canary for find in SEARCH.data(content, "here")} == {"password"}
 
 
-@pytest.mark.parametrize("before", range(3), ids=lambda count: f"{count} bytes before it")
+@pytest.mark.parametrize("before", [0, 1, 2, LARGE], ids=lambda count: f"{count} bytes before it")
 @pytest.mark.parametrize("how", OF_BYTES)
 def test_bytes_are_found_however_they_are_written(how: str, before: int) -> None:
     content = OF_BYTES[how](b"\xff" * before + BINARY.value + b"\x00\x01")
