@@ -16,7 +16,7 @@ import pytest
 
 from support import compare, fips
 from support.by_hand import run_blocks, stock_tools
-from support.identities import Custodians, make_custodians, make_identity, open_by_hand
+from support.identities import KINDS, Custodians, make_custodians, make_identity, open_by_hand
 from support.modules import run_module
 from support.plays import Installation, Play, installed
 from support.servers import PgServer, installations
@@ -76,6 +76,11 @@ def run(openssl: fips.FipsOpenssl, tmp_path_factory: pytest.TempPathFactory) -> 
         yield Fips(openssl, installation, custodians, backup, signing_key)
 
 
+def own_openssl() -> str:
+    """This machine's."""
+    return str(shutil.which("openssl", path=os.environ["PATH"].partition(":")[2]))
+
+
 def test_its_only_providers_are_fips_and_the_one_without_algorithms(openssl: fips.FipsOpenssl) -> None:
     shown = openssl.try_("list", "-providers").stdout.decode()
     assert [line.strip() for line in shown.splitlines() if line.startswith("  ") and line[2] != " "] == ["base", "fips"]
@@ -86,9 +91,7 @@ def test_its_only_providers_are_fips_and_the_one_without_algorithms(openssl: fip
 def test_what_fips_forbids_is_refused_by_it_alone(openssl: fips.FipsOpenssl, what: str, tmp_path: Path) -> None:
     certificates = {kind: make_identity(tmp_path, kind, kind=kind).public for kind in ("rsa", "ec")}
     words = [word.format(**certificates) for word in FORBIDDEN[what]]
-    own = shutil.which("openssl", path=os.environ["PATH"].partition(":")[2])
-    assert own
-    by_own = subprocess.run([own, *words], input=b"x", capture_output=True, check=False)
+    by_own = subprocess.run([own_openssl(), *words], input=b"x", capture_output=True, check=False)
     assert by_own.returncode == 0, by_own.stderr
     assert openssl.try_(*words, data=b"x").returncode != 0
 
@@ -151,3 +154,24 @@ def test_new_recipients_need_no_more(run: Fips, tmp_path: Path) -> None:
     }
     done = run_module("recovery_set_access", params)
     assert (done.rc, done.result["changed_sets"]) == (0, [run.published.name]), done.result
+
+
+@pytest.mark.parametrize("maker", ["fips", "own"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_ceremony_needs_no_more(openssl: fips.FipsOpenssl, kind: str, maker: str, tmp_path: Path) -> None:
+    """With a passphrase as custodians have one; also of keys that were made elsewhere, with fewer rules."""
+    key, certificate, secret = tmp_path / "key", tmp_path / "crt", ("-passin", "pass:correct horse battery")
+    made = ("req", "-x509", *KINDS[kind], "-days", "3650", "-subj", "/CN=recovery-data-a", "-keyout", key)
+    program = openssl.bin / "openssl" if maker == "fips" else own_openssl()
+    words: list[str | Path] = [program, *made, "-out", certificate, "-passout", secret[1]]
+    subprocess.run(words, check=True, capture_output=True)
+    assert "ENCRYPTED" in key.read_text(encoding="ascii")
+    options = {
+        "rsa": ("-keyopt", "rsa_padding_mode:oaep", "-keyopt", "rsa_oaep_md:sha256"),
+        "ec": ("-keyopt", "ecdh_kdf_md:sha256"),
+    }
+    wrapping = ("cms", "-encrypt", "-binary", "-outform", "DER", "-aes-256-gcm", "-recip", certificate, *options[kind])
+    wrapped = openssl.try_(*wrapping, "-out", tmp_path / "wrapped", data=b"the set's key")
+    assert wrapped.returncode == 0, wrapped.stderr
+    opening = ("cms", "-decrypt", "-binary", "-inform", "DER", "-in", tmp_path / "wrapped", "-inkey", key, *secret)
+    assert openssl.try_(*opening).stdout == b"the set's key"
