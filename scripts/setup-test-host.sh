@@ -13,6 +13,8 @@ if [[ $# -eq 0 ]]; then
     command -v age >/dev/null || useful+=(age)
     command -v strace >/dev/null || useful+=(strace)
     command -v shellcheck >/dev/null || useful+=(shellcheck)
+    # Gets another Debian's openssl, for the tests of FIPS mode.
+    [[ ! -e /etc/debian_version ]] || command -v mmdebstrap >/dev/null || useful+=(mmdebstrap)
     [[ -x /usr/lib/postgresql/15/bin/postgres || -x /usr/pgsql-15/bin/postgres ]] || useful+=(postgresql-15)
 fi
 

@@ -17,11 +17,11 @@ import typing as t
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._process import (
     PIPE,
-    STDERR_TAIL,
     Child,
     ProcessRunner,
     Result,
     TimedOut,
+    tail_of,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._sidecar import Sidecar
 
@@ -182,9 +182,7 @@ class ContainerChild(Child):
     def _tail(self) -> str:
         try:
             with open(os.path.join(self._pipes, "err"), "rb") as stream:
-                size = stream.seek(0, os.SEEK_END)
-                stream.seek(max(0, size - STDERR_TAIL))
-                return stream.read().decode("utf-8", "replace")
+                return tail_of(stream)
         except OSError:
             return ""
 

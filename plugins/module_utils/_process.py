@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import re
 import signal
 import subprocess
 import tempfile
@@ -25,6 +26,16 @@ TimedOut = subprocess.TimeoutExpired
 # Exit statuses of programs that somebody ended; a container's are those of a shell.
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 _LIBC = ctypes.CDLL(None, use_errno=True)
+# Where PostgreSQL's programs quote rows and statements. They translate these words with their own locale, which is C.
+_LABELS = r"(?:psql:[^\n]*: )?(?:DETAIL|CONTEXT|STATEMENT|QUERY|LINE \d+|Command was): *"
+_OTHERS = r"(?:psql|pg_\w+|\w+db)(?:\[\d+\])?: |(?:psql:[^\n]*: )?(?:ERROR|FATAL|PANIC|WARNING|NOTICE|HINT|LOCATION): "
+_UP_TO_THE_NEXT = rf".*?(?=^(?:{_LABELS}|{_OTHERS})|\Z)"
+_QUOTED = re.compile(rf"^({_LABELS}){_UP_TO_THE_NEXT}", re.MULTILINE | re.DOTALL)
+_VALUE = re.compile(rf"(invalid input (?:syntax|value) for [^\n]*?: )\"{_UP_TO_THE_NEXT}", re.MULTILINE | re.DOTALL)
+# What of them is no value: columns of a constraint, the place in a COPY, the first words of a statement.
+_HARMLESS = re.compile(
+    r"DETAIL: *Key \([^()\n]*\)|CONTEXT: *COPY [^\n]*?, line \d+|Command was: *(?:[A-Z]+ )+[^'$(\n]*"
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,23 @@ class Result:
         if self.rc != 0:
             raise failure(what, self, hint=hint)
         return self
+
+
+def discreet(text: str) -> str:
+    """What a program of PostgreSQL's or its library said, without the rows that it quotes."""
+
+    def without(found: re.Match[str]) -> str:
+        kept = _HARMLESS.search(found[0])
+        return f"{kept[0].rstrip() if kept else found[1].rstrip()} (the rest is left out: it may quote data)\n"
+
+    return _VALUE.sub(r"\1(a value)\n", _QUOTED.sub(without, text))
+
+
+def tail_of(stream: t.IO[bytes]) -> str:
+    """The end of a program's messages, fit to be shown."""
+    # A quotation is known by how it begins.
+    stream.seek(max(0, stream.seek(0, os.SEEK_END) - 16 * STDERR_TAIL))
+    return discreet(stream.read().decode("utf-8", "replace"))[-STDERR_TAIL:]
 
 
 class ProcessRunner(t.Protocol):
@@ -153,9 +181,7 @@ class Child:
                     stream.close()
 
     def _tail(self) -> str:
-        size = self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, size - STDERR_TAIL))
-        return self._errors.read().decode("utf-8", "replace")
+        return tail_of(self._errors)
 
 
 class HostProcesses:

@@ -12,6 +12,7 @@ import typing as t
 from dataclasses import dataclass, field, replace
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._process import discreet
 
 try:
     import psycopg2
@@ -252,7 +253,7 @@ class PsycopgSession:
                 cursor.execute(sql)
                 yield cursor
         except psycopg2.Error as exc:
-            raise SqlError(f"server: {str(exc).strip() or type(exc).__name__}", exc.pgcode or "") from None
+            raise SqlError(f"server: {discreet(str(exc)).strip() or type(exc).__name__}", exc.pgcode or "") from None
 
     def cancel(self) -> None:
         with contextlib.suppress(psycopg2.Error):

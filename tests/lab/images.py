@@ -67,7 +67,7 @@ class System:
         words += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
         with tempfile.TemporaryDirectory() as folder:
             archive = Path(folder) / "system.tar"
-            run(*words, self.suite, archive, f"deb {_mirror()} {self.suite} main")
+            run(*words, self.suite, archive, f"deb {mirror()} {self.suite} main")
             run("docker", "import", "--change", f"LABEL {LABEL}=image", archive, self.tag)
 
 
@@ -195,7 +195,7 @@ def remove_all() -> None:
         run("docker", "image", "rm", "--force", *sorted(set(found)))
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Where this machine gets its own packages."""
     form = "$(SITE) $(ORIGIN) $(LABEL) $(COMPONENT)"
     listed = run("apt-get", "indextargets", "--format", form, "Identifier: Packages").splitlines()

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import typing as t
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,10 +105,16 @@ class Place:
         *arguments: str,
         extra: Variables | None = None,
         env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
         timeout: float = 300,
     ) -> Play:
-        """Run one of the checkout's playbooks, or a playbook's file; None is no inventory at all."""
-        with self.started(playbook, inventory, *arguments, extra=extra, env=env) as running:
+        """Run one of the checkout's playbooks, or a playbook's file.
+
+        Args:
+            inventory: None is no inventory at all.
+            prefix: a program that runs it.
+        """
+        with self.started(playbook, inventory, *arguments, extra=extra, env=env, prefix=prefix) as running:
             return running.end(timeout=timeout)
 
     @contextlib.contextmanager
@@ -119,6 +125,7 @@ class Place:
         *arguments: str,
         extra: Variables | None = None,
         env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> Iterator[RunningPlay]:
         """Start it in the background; what runs at the end of the block is killed."""
         (self.folder / "home").mkdir(exist_ok=True)
@@ -127,7 +134,7 @@ class Place:
         log, output = self.folder / "tasks.jsonl", self.folder / "output.txt"
         log.unlink(missing_ok=True)
         given = ["-i", str(inventory)] if inventory else []
-        argv = [str(Path(sys.executable).parent / "ansible-playbook"), *given, str(path), *arguments]
+        argv = [*prefix, str(Path(sys.executable).parent / "ansible-playbook"), *given, str(path), *arguments]
         if extra:
             argv += ["-e", json.dumps(dict(extra))]
         with output.open("wb") as stream:
@@ -250,20 +257,23 @@ class Installation:
 
 
 @contextlib.contextmanager
-def installed(server: PgServer, folder: Path, *, size: str = "small") -> Iterator[Installation]:
+def installed(
+    server: PgServer, folder: Path, *, size: str = "small", master_key: str | None = None
+) -> Iterator[Installation]:
     """Seed the server's database and start the application."""
+    under = {"master_key": master_key} if master_key else {}
     application = folder / "application"
     for path in (application, folder / "opt/mazevault"):
         path.mkdir(parents=True, mode=0o700)
     auth = f":{server.password}" if server.password else ""
     url = f"postgres://{server.superuser}{auth}@{server.host}:{server.port}/{server.database}?sslmode=disable"
-    site = standin_process.Site(url, folder)
+    site = standin_process.Site(url, folder, **under)
     token_file = folder / "token"
     seeded = site.run("seed", "--size", size, "--token-file", str(token_file))
     if seeded.returncode:
         raise AssertionError(seeded.stderr)
     token_file.chmod(0o600)
-    site = standin_process.Site(url, folder, token=token_file.read_text().strip())
+    site = standin_process.Site(url, folder, token=token_file.read_text().strip(), **under)
     service = site.service("api")
     listen = {standin_process.LISTEN["api"]: f"127.0.0.1:{service.port}"}
     (application / "environment.json").write_text(json.dumps(standin_process.environment({**service.env, **listen})))
