@@ -254,9 +254,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     free_bytes,
     private_folder,
     remove_tree,
-    write_file,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._instructions import start_here
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import clean
 from ansible_collections.mazevault.backup.plugins.module_utils._policy import refuse
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
@@ -266,8 +264,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set imp
     seen_by_a_witness,
     set_names,
     settle_ledger,
-    shelf_of,
-    state_of,
+    write_start_here,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import (
     Protection,
@@ -278,7 +275,6 @@ from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import 
     protection,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging, open_staging
-from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._version import COLLECTION_VERSION
 
 _PREFIX = {"set": "mazevault", "restore": "restore", "verify": "verify"}
@@ -431,12 +427,6 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
         "bytes": sum(artefact["bytes"] for artefact in found.manifest["artefacts"]),
         "recovery_point": found.manifest["recovery_point"],
     }
-
-
-def write_start_here(root: str, trust: Trust) -> None:
-    shelf = shelf_of(root, trust)
-    states = [state_of(found, shelf) for found in all_sets(root)[0]]
-    write_file(os.path.join(root, "START-HERE.txt"), start_here(root, states))
 
 
 def _aborted(module: AnsibleModule) -> dict[str, t.Any]:
