@@ -28,6 +28,7 @@ from support.flow import FULL
 EXAMPLES = settings(
     max_examples=10_000 if FULL else 250, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
+DEFAULTS = Rules()
 # 2026-11-23 02:00 UTC
 NOW = 1_795_399_200.0
 ENDS = {"cert-a": NOW - 200 * DAY, "cert-b": NOW - 60 * DAY, "cert-c": NOW + 40 * DAY}
@@ -56,11 +57,11 @@ def one(number: int, days_old: float, **changes: t.Any) -> Candidate:
     return Candidate(**{**values, **changes})
 
 
-def going(candidates: t.Iterable[Candidate], rules: Rules = Rules(), now: float = NOW) -> list[str]:
+def going(candidates: t.Iterable[Candidate], rules: Rules = DEFAULTS, now: float = NOW) -> list[str]:
     return [made.set_id for made in plan(candidates, rules, now) if made.goes]
 
 
-def decision(candidates: t.Iterable[Candidate], number: int, rules: Rules = Rules()) -> Decision:
+def decision(candidates: t.Iterable[Candidate], number: int, rules: Rules = DEFAULTS) -> Decision:
     (found,) = (made for made in plan(candidates, rules, NOW) if made.set_id == f"set-{number:04}")
     return found
 
