@@ -141,3 +141,11 @@ def no_digests() -> None:
 def memory_limit(megabytes: int) -> None:
     """Let this process have no more memory than this."""
     resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+
+
+def clock_says(moment: str) -> None:
+    """Let the module believe that it is another time; the clock goes on from there."""
+    clock = importlib.import_module(f"{_BASE}_clock")
+    wanted, began = clock.parse(moment), clock.now()
+    original = clock.now
+    clock.now = lambda: wanted + (original() - began)
