@@ -159,7 +159,7 @@ def _refuse_incomplete(params: t.Mapping[str, t.Any]) -> None:
     needed = {CONFIRMED: (), RELEASED: ("set",), ACCEPTED: ("set", "reason"), HELD: ("set", "reason", "until")}[state]
     for name in ("by", *needed):
         if not str(params[name] or "").strip():
-            raise BackupError(f"{name}: missing", hint=f"Nothing was written. state {state} needs it.")
+            raise BackupError(f"{name}: missing", hint=f"Nothing was written. Playbooks take mazevault_pin_{name}.")
 
 
 def _told(found: RecoverySet, records: t.Sequence[Record]) -> tuple[list[Pin], bool]:
