@@ -357,9 +357,13 @@ def _by_each_other(seen: t.Sequence[_Seen]) -> None:
                 continue
             if one.measured_by is not None and one.measured_by < measured_from:
                 measured_from, by = one.measured_by, one.found.set_id
-            for other, reason in ((one.vouched_by, "its restore vouches for"), (one.timed_by, "its time is that of")):
+            name = one.found.set_id
+            for other, reason in (
+                (one.vouched_by, f"its restore vouches for {name}"),
+                (one.timed_by, f"{name} goes by its time"),
+            ):
                 if other is not None and not seen[other].kept:
-                    seen[other].kept.append(f"{reason} {one.found.set_id}")
+                    seen[other].kept.append(reason)
                     grew = True
 
 

@@ -145,7 +145,7 @@ def memory_limit(megabytes: int) -> None:
 
 def clock_says(moment: str) -> None:
     """Let the module believe that it is another time; the clock goes on from there."""
-    clock = importlib.import_module(f"{_BASE}_clock")
+    clock: t.Any = importlib.import_module(f"{_BASE}_clock")
     wanted, began = clock.parse(moment), clock.now()
     original = clock.now
     clock.now = lambda: wanted + (original() - began)

@@ -299,6 +299,16 @@ def test_far_smaller_ones_are_suspicious_and_keep_what_they_are_measured_by() ->
     assert [made.set_id for made in decided if made.goes] == [f"set-{number:04}" for number in range(1, 10)]
 
 
+def test_a_size_says_nothing_where_the_one_before_is_gone() -> None:
+    """A database that shrinks slowly isn't measured by an old set that somebody holds."""
+    held = one(1, 80, sizes={"postgres": 1000}, pins=(Pin(HOLD, "x", "A. Person", "audit", "later"),))
+    shrunk = [one(2, 79, sizes={"postgres": 600}), one(3, 78, sizes={"postgres": 400})]
+    assert [made.suspicious for made in plan([held, *shrunk], Rules(keep=1), NOW)] == [(), (), ()]
+    assert going([held, *shrunk], Rules(keep=1)) == ["set-0002"]
+    assert [made.suspicious for made in plan([held, shrunk[1]], Rules(keep=1), NOW)] == [(), ()]
+    assert going([held, shrunk[1]], Rules(keep=1)) == []
+
+
 def test_half_as_many_rows_are_suspicious() -> None:
     assert not decision([one(1, 2), one(2, 1, rows=500)], 2).suspicious
     (said,) = decision([one(1, 2), one(2, 1, rows=499)], 2).suspicious
@@ -309,6 +319,12 @@ def test_a_set_isnt_older_than_the_one_before_it() -> None:
     """A clock that was set back makes nothing old."""
     history = [one(1, 3), one(2, 15000), one(3, 2), one(4, 1), one(5, 0)]
     assert going(history) == []
+    # The one whose time it has stays too, or it would be old the next time.
+    both = [one(number, 5 - number, components=("config", "postgres")) for number in (3, 4)]
+    history = [one(1, 20, components=("config",)), one(2, 15000), *both]
+    rules = Rules(component_days={"config": 10})
+    assert going(history, rules) == []
+    assert decision(history, 1, rules).why == ("set-0002 goes by its time",)
 
 
 def test_a_set_dated_in_the_future_counts_for_nothing() -> None:
@@ -316,6 +332,14 @@ def test_a_set_dated_in_the_future_counts_for_nothing() -> None:
     assert going(history) == ["set-0001"]
     (said,) = decision(history, 4).suspicious
     assert said.startswith("its recovery point 2027-09-") and said.endswith("is in the future")
+
+
+def test_of_a_period_the_last_proven_one_stays_not_the_last_one() -> None:
+    history = [one(1, 70), one(2, 69), one(3, 68, verdict="fail"), one(4, 3), one(5, 2)]
+    assert going(history, Rules(monthly=3)) == ["set-0001", "set-0003"]
+    assert decision(history, 2, Rules(monthly=3)).why == (
+        "the last proven one with postgres of its month (3 are kept)",
+    )
 
 
 def test_periods_are_counted_from_the_newest_set() -> None:
