@@ -9,6 +9,7 @@ gone; then its bytes go. What a dead run left, the next one finishes; what no si
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import typing as t
@@ -125,6 +126,9 @@ def finish(root: str, trust: Trust, begun: t.Iterable[str], progress: Progress) 
         os.rmdir(path)
         fsync_path(_records.aside_of(root))
         progress.step("retention: deleted")
+    # What is strange to us stays, and so does its folder.
+    with contextlib.suppress(OSError):
+        os.rmdir(_records.aside_of(root))
 
 
 def set_aside(
