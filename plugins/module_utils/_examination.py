@@ -9,7 +9,8 @@ import os
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _policy, _records, _testimony
+from ansible_collections.mazevault.backup.plugins.module_utils import _pins, _policy, _records, _testimony
+from ansible_collections.mazevault.backup.plugins.module_utils._evidence import known_evidence
 from ansible_collections.mazevault.backup.plugins.module_utils._files import sha256_file
 from ansible_collections.mazevault.backup.plugins.module_utils._ledger import ANEW
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
@@ -148,16 +149,19 @@ def _signatures(standings: t.Mapping[str, list[Check]], bad: list[str]) -> Check
 
 
 def _removed(shelf: Shelf) -> set[str]:
-    """Sets that were removed on purpose: a signed record says so, a bare line of the ledger doesn't."""
-    candidates = {str(entry.get("set_id")) for entry in shelf.chain.of("record removed")}
-    return {
-        set_id
-        for set_id in candidates
-        if any(
-            record.get("kind") == "removed"
-            for record in _records.look_at(shelf.root, set_id, shelf.trust, shelf.chain).counting
-        )
-    }
+    """Sets that were removed on purpose: a signed record says so, a bare line of the ledger doesn't.
+
+    One whose removal was broken off lies where retention puts it, and a signed record said that it would go.
+    """
+    told = [*shelf.chain.of(f"record {_pins.REMOVING}"), *shelf.chain.of(f"record {_pins.REMOVED}")]
+    aside = _records.aside_of(shelf.root)
+    found = set()
+    for set_id in {str(entry.get("set_id")) for entry in told}:
+        records = _records.look_at(shelf.root, set_id, shelf.trust, shelf.chain).counting
+        lies_aside = os.path.isdir(os.path.join(aside, os.path.basename(set_id)))
+        if _pins.was_removed(records) or (lies_aside and _pins.is_leaving(records)):
+            found.add(set_id)
+    return found
 
 
 def _entered(shelf: Shelf, good: t.Sequence[RecoverySet], bad: t.Sequence[str]) -> Check:
@@ -209,12 +213,9 @@ def _records_check(shelf: Shelf, set_ids: t.Sequence[str]) -> Check:
 def _evidence(shelf: Shelf) -> Check:
     folder = os.path.join(shelf.root, "evidence")
     names = sorted(name for name in os.listdir(folder) if name.endswith(".json")) if os.path.isdir(folder) else []
-    known = {
-        f"{entry['restore']}.json": entry["evidence_sha256"]
-        for entry in shelf.chain.vouching
-        if entry.get("evidence_sha256")
-    }
-    failed = [f"evidence/{name}: the ledger knows it, and it is gone" for name in sorted(known.keys() - set(names))]
+    known = known_evidence(shelf.chain)
+    gone = known.keys() - set(names) - _records.removed_evidence(shelf.root, shelf.trust, shelf.chain).keys()
+    failed = [f"evidence/{name}: the ledger knows it, and it is gone" for name in sorted(gone)]
     doubtful = []
     for name in names:
         path = os.path.join(folder, name)

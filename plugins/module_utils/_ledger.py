@@ -9,6 +9,7 @@ a line that names its hash.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -54,11 +55,28 @@ class Chain:
     def of(self, event: str) -> list[Entry]:
         return [entry for entry in self.vouching if entry.get("event") == event]
 
-    def published(self) -> dict[str, str]:
+    def published(self) -> t.Mapping[str, str]:
         """SHA-256 of SHA256SUMS by set id, as the chain has them; the first line of a set counts."""
+        return self._published
+
+    def records_of(self, set_id: str) -> t.Mapping[str, int]:
+        """Places of the lines that tell of a set's records, by the records' SHA-256; of equal ones the first."""
+        return self._records.get(set_id, {})
+
+    # Asked for each set again, of a ledger that can have tens of thousands of lines.
+    @functools.cached_property
+    def _published(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for entry in self.of("published"):
             found.setdefault(str(entry.get("set_id")), str(entry.get("sums_sha256")))
+        return found
+
+    @functools.cached_property
+    def _records(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for place, entry in enumerate(self.vouching):
+            if entry.get("record_sha256"):
+                found.setdefault(str(entry.get("set_id")), {}).setdefault(str(entry["record_sha256"]), place)
         return found
 
     def last_set_sequence(self) -> int:

@@ -18,8 +18,9 @@ from ansible_collections.mazevault.backup.plugins.module_utils._trust import Tru
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, LEVELS, PASS, UNPROVEN
 
 RECORD_VERSION = 1
-# Beside the sets' own folders: records that are about the ledger itself.
+# Beside the sets' own folders: records that are about the ledger itself, and about evidence.
 ABOUT_THE_LEDGER = "ledger"
+ABOUT_EVIDENCE = "evidence"
 Record = dict[str, t.Any]
 
 
@@ -40,6 +41,11 @@ class Filed:
 
 def folder_of(root: str, set_id: str) -> str:
     return os.path.join(root, "records", set_id)
+
+
+def aside_of(root: str) -> str:
+    """Where sets are moved before they are deleted: on the file system of `sets/`, and no run that is at work."""
+    return os.path.join(root, "staging", ".removing")
 
 
 def write_signed(path: str, content: t.Mapping[str, t.Any], trust: Trust) -> str:
@@ -76,11 +82,7 @@ def look_at(root: str, set_id: str, trust: Trust, chain: Chain) -> Filed:
     """Sort the records of one set into those that count and those that don't."""
     found = Filed()
     folder = folder_of(root, set_id)
-    lines = {
-        str(entry["record_sha256"]): place
-        for place, entry in reversed(list(enumerate(chain.vouching)))
-        if entry.get("record_sha256") and entry.get("set_id") == set_id
-    }
+    lines = dict(chain.records_of(set_id))
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
     except FileNotFoundError:
@@ -118,6 +120,15 @@ def accepted_sets(root: str, trust: Trust, chain: Chain) -> dict[str, str]:
     for record in look_at(root, ABOUT_THE_LEDGER, trust, chain).counting:
         if record.get("kind") == "accepted":
             found.update(record.get("sets") or {})
+    return found
+
+
+def removed_evidence(root: str, trust: Trust, chain: Chain) -> dict[str, str]:
+    """Evidence whose time was over: SHA-256 by file name, as signed records of its removal have it."""
+    found: dict[str, str] = {}
+    for record in look_at(root, ABOUT_EVIDENCE, trust, chain).counting:
+        if record.get("kind") == "removed":
+            found.update(record.get("files") or {})
     return found
 
 

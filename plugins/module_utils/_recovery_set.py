@@ -12,7 +12,7 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _policy, _records
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _pins, _policy, _records
 from ansible_collections.mazevault.backup.plugins.module_utils._encryption import SetKey, part_name
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
@@ -23,7 +23,10 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     write_file,
     write_json,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._instructions import restore_instructions
+from ansible_collections.mazevault.backup.plugins.module_utils._instructions import (
+    restore_instructions,
+    start_here,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._ledger import Chain
 from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import key_of, noted
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
@@ -152,13 +155,16 @@ class Shelf:
     chain: Chain
     accepted: t.Mapping[str, str]
 
+    def records(self, found: RecoverySet) -> list[_records.Record]:
+        """Those of a set that count, oldest first."""
+        return _records.look_at(self.root, found.set_id, self.trust, self.chain).counting
+
     def standing(self, found: RecoverySet) -> list[Check]:
         return standing_of(found.path, found.manifest, self.trust, self.chain, self.accepted)
 
     def judge(self, found: RecoverySet) -> dict[str, t.Any]:
         """`verdict`, `level`, `at` of the newest proof, with `doubts`: why the set itself isn't to be believed."""
-        records = _records.look_at(self.root, found.set_id, self.trust, self.chain).counting
-        proof = _records.newest_proof(found.manifest, records)
+        proof = _records.newest_proof(found.manifest, self.records(found))
         checks = [*self.standing(found), *self._overridden(found, proof["level"])]
         return {
             **proof,
@@ -435,6 +441,12 @@ def prepare_root(root: str) -> None:
         os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
 
 
+def write_start_here(root: str, trust: Trust) -> None:
+    shelf = shelf_of(root, trust)
+    states = [state_of(found, shelf) for found in all_sets(root)[0]]
+    write_file(os.path.join(root, "START-HERE.txt"), start_here(root, states))
+
+
 def state_of(found: RecoverySet, shelf: Shelf) -> dict[str, t.Any]:
     """A set as other playbooks want it: flat, no secret, no table name."""
     manifest = found.manifest
@@ -454,6 +466,7 @@ def state_of(found: RecoverySet, shelf: Shelf) -> dict[str, t.Any]:
         "level": proof["level"],
         "doubts": proof["doubts"],
         "proven_at": proof["at"],
+        "pinned": [pin.as_dict() for pin in _pins.pins_of(manifest, shelf.records(found), _clock.now())],
         "proof_seconds": manifest["verification"].get("seconds"),
         "policy_sha256": manifest.get("policy_sha256"),
         "not_covered": manifest["not_covered"],

@@ -278,9 +278,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     free_bytes,
     private_folder,
     remove_tree,
-    write_file,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._instructions import start_here
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import clean
 from ansible_collections.mazevault.backup.plugins.module_utils._policy import refuse
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
@@ -290,8 +288,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set imp
     seen_by_a_witness,
     set_names,
     settle_ledger,
-    shelf_of,
-    state_of,
+    write_start_here,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import (
     Protection,
@@ -303,7 +300,6 @@ from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import 
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
 from ansible_collections.mazevault.backup.plugins.module_utils._sweeper import REMOVED, open_swept
-from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._version import COLLECTION_VERSION
 
 _PREFIX = {"set": "mazevault", "restore": "restore", "verify": "verify"}
@@ -470,12 +466,6 @@ def _images(given: t.Sequence[t.Mapping[str, str]]) -> list[dict[str, str]]:
                 hint="Give sha256: and 64 digits, as docker inspect has it in Image.",
             )
     return [{"tag": tag, "digest": digest} for tag, digest in sorted({(one["tag"], one["digest"]) for one in given})]
-
-
-def write_start_here(root: str, trust: Trust) -> None:
-    shelf = shelf_of(root, trust)
-    states = [state_of(found, shelf) for found in all_sets(root)[0]]
-    write_file(os.path.join(root, "START-HERE.txt"), start_here(root, states))
 
 
 def _aborted(module: AnsibleModule) -> dict[str, t.Any]:

@@ -98,6 +98,27 @@ sets:
     proven_at:
       description: When the verdict was reached (UTC), null where there is none.
       type: str
+    pinned:
+      description: What keeps the set whatever its age, empty where nothing does.
+      type: list
+      elements: dict
+      contains:
+        why:
+          description:
+            - V(pre_change) until the change is confirmed, or V(hold). See M(mazevault.backup.recovery_set_pin).
+          type: str
+        since:
+          description: When it began (UTC).
+          type: str
+        by:
+          description: Who holds the set, null for a change.
+          type: str
+        reason:
+          description: Why it is held, null for a change.
+          type: str
+        until:
+          description: When the hold ends by itself (UTC), null for a change.
+          type: str
     proof_seconds:
       description: Seconds that the proof took when the set was made, null where that isn't known.
       type: float

@@ -147,3 +147,11 @@ def memory_limit(megabytes: int) -> None:
 def without_sweeper() -> None:
     """As where no second interpreter can be started."""
     importlib.import_module(_BASE + "_sweeper").sys = SimpleNamespace(executable="/nonexistent/python3")  # type: ignore[attr-defined]
+
+
+def clock_says(moment: str) -> None:
+    """Let the module believe that it is another time; the clock goes on from there."""
+    clock: t.Any = importlib.import_module(f"{_BASE}_clock")
+    wanted, began = clock.parse(moment), clock.now()
+    original = clock.now
+    clock.now = lambda: wanted + (original() - began)

@@ -28,6 +28,8 @@ SIGNING = (
     "pg_swap",
     "ledger_verify",
     "backup_policy",
+    "backup_retention",
+    "recovery_set_pin",
 )
 COLLECTIONS = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "playbooks", "collections"))
 

@@ -170,6 +170,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         both("backup_verify", "backup_verify", **flow.programs, set=set_id, level="read")
         both("recovery_set_info", "recovery_set_info", set="latest")
         both("ledger_verify", "ledger_verify")
+        both("recovery_set_pin", "recovery_set_pin", state="held", set=set_id, by="A", reason="x", until="2099-01-01")
+        both("recovery_set_info held", "recovery_set_info")
+        both("backup_retention", "backup_retention")
         folder = tmp_path_factory.mktemp("trust")
         pinned = {"state": "pinned", "content": {"verify_level": "read"}, "signing_key": str(folder / "host.key")}
         both("backup_policy", "backup_policy", **pinned)
@@ -198,6 +201,8 @@ CALLS = (
     "pg_dump",
     "backup_verify",
     "ledger_verify",
+    "recovery_set_pin",
+    "backup_retention",
     "backup_policy",
     "recovery_set_witness",
 )
@@ -219,6 +224,12 @@ def test_what_lists_hold_is_documented(results: Results) -> None:
     (found,) = results["recovery_set_info"]["sets"]
     assert found.keys() == documented("recovery_set_info", "RETURN")["sets"]["contains"].keys()
     assert results["recovery_set_info"]["selected"].keys() == found.keys()
+    for name, key in (("recovery_set_info", "sets"), ("backup_retention", "plan")):
+        (shown,) = results[name][key]
+        assert shown.keys() == documented(name, "RETURN")[key]["contains"].keys()
+    (pin,) = results["recovery_set_info held"]["sets"][0]["pinned"]
+    documented_pin = documented("recovery_set_info", "RETURN")["sets"]["contains"]["pinned"]["contains"]
+    assert pin.keys() == documented_pin.keys()
     # A check has no word of what doesn't apply to it.
     said = set().union(*results["backup_verify"]["checks"])
     assert {"name", "level", "verdict"} <= said <= documented("backup_verify", "RETURN")["checks"]["contains"].keys()
