@@ -15,7 +15,7 @@ COLOURS = {"PASS": "green", "FAIL": "red", "UNPROVEN": "yellow"}
 
 
 class ActionModule(ActionBase):
-    """Runs the module and prints its table as it is; a module can't, and results are printed with quotes and escapes."""
+    """Runs the module and prints its table, which a module can't; a result is printed with quotes and escapes."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)

@@ -11,7 +11,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock
-from ansible_collections.mazevault.backup.plugins.module_utils._clock import human_age
+from ansible_collections.mazevault.backup.plugins.module_utils._clock import exact_span
 from ansible_collections.mazevault.backup.plugins.module_utils._exposure import Judgement, Moment
 from ansible_collections.mazevault.backup.plugins.module_utils._scenarios import SEGMENTS, meets
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN
@@ -113,7 +113,7 @@ def judge_rto(
     if slowest is None or worst is None:
         return Judgement(UNPROVEN, _none_yet(every, under_way, start, now), target, facts=facts)
     if not meets(worst, target):
-        reason = f"drill {slowest.name} of {_day(slowest.started_at)} took {human_age(worst)}"
+        reason = f"drill {slowest.name} of {_day(slowest.started_at)} took {exact_span(worst)}"
         return Judgement(FAIL, reason, target, worst, facts=facts)
     missing = sorted({n for d in ended for n in d.missing() if n not in granted}, key=SEGMENTS.index)
     if missing:
@@ -125,7 +125,7 @@ def judge_rto(
         reason = f"drill {unproven[-1].name} of {_day(unproven[-1].started_at)} proved nothing"
         return Judgement(UNPROVEN, reason, target, worst, facts=facts)
     count = "one drill" if len(ended) == 1 else f"{len(ended)} drills"
-    return Judgement(PASS, f"worst of {count}: {human_age(worst)}", target, worst, facts=facts)
+    return Judgement(PASS, f"worst of {count}: {exact_span(worst)}", target, worst, facts=facts)
 
 
 def _none_yet(every: t.Sequence[Drill], under_way: t.Sequence[Drill], start: Moment, now: Moment) -> str:
@@ -133,7 +133,7 @@ def _none_yet(every: t.Sequence[Drill], under_way: t.Sequence[Drill], start: Mom
         return f"drill {under_way[-1].name} is under way"
     old = [drill for drill in every if drill.started_at < start]
     if old:
-        ago = human_age((now - old[-1].started_at).total_seconds())
+        ago = exact_span((now - old[-1].started_at).total_seconds())
         return f"the last drill was {ago} ago, longer than the period of review"
     return "no drill yet"
 

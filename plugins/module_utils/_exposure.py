@@ -9,7 +9,7 @@ import datetime as dt
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.mazevault.backup.plugins.module_utils._clock import human_age
+from ansible_collections.mazevault.backup.plugins.module_utils._clock import exact_span
 from ansible_collections.mazevault.backup.plugins.module_utils._scenarios import HOST, REACHES, Need, meets
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN
 
@@ -121,26 +121,27 @@ def expose(points: t.Iterable[Point], need: Need, *, start: Moment, now: Moment,
 
     Points need no order; one that became usable after a newer one closes no gap.
     """
-    usable = []
+    usable: dict[Moment, Moment] = {}
     best_there: Point | None = None
     for point in points:
         if point.at > now + SKEW:
             continue
         moment = point.usable(need, proven=proven)
         if moment is not None and moment <= now:
-            usable.append((moment, point.at, point))
+            # Of several that became usable at one moment only the newest matters.
+            usable[moment] = max(usable.get(moment, point.at), point.at)
         there = point.usable(need, proven=proven, now_there=True)
         if there is not None and there <= now and (best_there is None or point.at > best_there.at):
             best_there = point
     gaps: list[Gap] = []
     held: Moment | None = None
-    for moment, at, _point in sorted(usable, key=lambda entry: entry[:2]):
+    for moment, at in sorted(usable.items()):
         if held is not None and at > held and moment >= start:
             gaps.append(Gap(held, moment))
         held = at if held is None else max(held, at)
     if best_there is not None:
         gaps.append(Gap(min(best_there.at, now), now, running=True))
-    first = min((entry[0] for entry in usable), default=None)
+    first = min(usable, default=None)
     return Exposure(tuple(gaps), max(start, first) if first else None, best_there.name if best_there else "")
 
 
@@ -177,8 +178,8 @@ def judge_rpo(points: t.Sequence[Point], need: Need, target: float, *, start: Mo
     lasted = 0.0 if proven.seen_from is None else (now - proven.seen_from).total_seconds()
     facts: dict[str, t.Any] = {"newest": proven.newest or None, "seen_seconds": lasted}
     if proven.running and worst is not None and meets(worst, target):
-        seen = "" if proven.seen_from == start else f", seen for {human_age(lasted)} so far"
-        return Judgement(PASS, f"never more than {human_age(worst)}{seen}", target, worst, running, facts)
+        seen = "" if proven.seen_from == start else f", seen for {exact_span(lasted)} so far"
+        return Judgement(PASS, f"never more than {exact_span(worst)}{seen}", target, worst, running, facts)
     if not said.running:
         if any(point.failed for point in points) or not points:
             reason = "there is no recovery set" if not points else "no set is left that passed its proof"
@@ -188,14 +189,14 @@ def judge_rpo(points: t.Sequence[Point], need: Need, target: float, *, start: Mo
     if least is not None and not meets(least.seconds, target):
         facts["until"] = None if least.running else _text(least.until)
         when = "now" if least.running else f"until {_text(least.until)}"
-        words = f"{human_age(least.seconds)} {when}, from the data of {_text(least.since)}"
+        words = f"{exact_span(least.seconds)} {when}, from the data of {_text(least.since)}"
         return Judgement(
             FAIL, words, target, least.seconds if worst is None else max(worst, least.seconds), running, facts
         )
     newest = max((point for point in points if point.why and not point.failed), key=_age_of, default=None)
     reason = f"{newest.name} doesn't count: {newest.why}" if newest else f"no {need.words} is proven"
     if proven.running and worst is not None:
-        reason = f"proven ones alone leave {human_age(worst)}; {reason}"
+        reason = f"proven ones alone leave {exact_span(worst)}; {reason}"
     return Judgement(UNPROVEN, reason, target, worst, running, facts)
 
 

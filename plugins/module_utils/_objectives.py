@@ -10,7 +10,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock
-from ansible_collections.mazevault.backup.plugins.module_utils._clock import human_age
+from ansible_collections.mazevault.backup.plugins.module_utils._clock import exact_span
 from ansible_collections.mazevault.backup.plugins.module_utils._drills import Drill, judge_rto, parse_drill
 from ansible_collections.mazevault.backup.plugins.module_utils._exposure import (
     SKEW,
@@ -82,7 +82,7 @@ def judge_generations(generations: t.Iterable[Said], target: float, *, start: Mo
             FAIL, f"generation {open_one} is in use and not in both halves of the escrow", target, worst, worst, facts
         )
     if not meets(worst, target):
-        reason = f"a generation was in use for {human_age(worst)} before it was in both halves of the escrow"
+        reason = f"a generation was in use for {exact_span(worst)} before it was in both halves of the escrow"
         return Judgement(FAIL, reason, target, worst, 0.0, facts)
     return Judgement(
         PASS, "each generation was in both halves of the escrow before it was used", target, worst, 0.0, facts

@@ -162,7 +162,7 @@ def drill_bars(one: Said) -> list[dict[str, t.Any]]:
                 "target": target_text(target),
                 "target_x": round(target / longest * WIDE, 1),
                 "took_x": round((took or 0.0) / longest * WIDE, 1),
-                "took": span_text(took),
+                "took": span_text(took) if took is not None or not last else "never ended, begun",
                 "when": moment_text(last["started_at"]) if last else "no drill yet",
                 "name": last["name"] if last else "",
             }

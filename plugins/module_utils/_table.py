@@ -16,11 +16,20 @@ from ansible_collections.mazevault.backup.plugins.module_utils._verdict import F
 WIDTH = 100
 # Which playbook for which trouble; at 03:00 nobody looks that up.
 PLAYBOOKS = (("database wrong, host fine", "restore_database.yml"), ("that restore was wrong", "rollback_database.yml"))
-_COLUMNS = (("Scenario", 23), ("RPO", 7), ("worst", 12), ("now", 12), ("", 8), ("RTO", 7), ("worst", 12), ("", 8))
+_COLUMNS = (
+    ("Scenario", 23),
+    ("RPO", 7),
+    ("worst", 12),
+    ("now", 12),
+    ("verdict", 8),
+    ("RTO", 7),
+    ("worst", 12),
+    ("verdict", 8),
+)
 
 
 def span_text(seconds: float | None) -> str:
-    return "-" if seconds is None else _clock.human_age(seconds)
+    return "-" if seconds is None else _clock.exact_span(seconds)
 
 
 def target_text(seconds: float) -> str:

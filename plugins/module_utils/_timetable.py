@@ -11,7 +11,7 @@ import typing as t
 import zoneinfo
 from dataclasses import dataclass
 
-from ansible_collections.mazevault.backup.plugins.module_utils._clock import human_age
+from ansible_collections.mazevault.backup.plugins.module_utils._clock import exact_span
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._exposure import Judgement
 from ansible_collections.mazevault.backup.plugins.module_utils._policy import seconds_of
@@ -126,12 +126,12 @@ def judge_timetable(
     if table is None:
         return Judgement(UNPROVEN, "no schedule is known", target)
     least = table.longest(now) + (lasts or 0.0)
-    words = f"{human_age(table.longest(now))} between runs, {human_age(lasts or 0)} for one"
+    words = f"{exact_span(table.longest(now))} between runs, {exact_span(lasts or 0)} for one"
     if copied and then is None:
         return Judgement(UNPROVEN, "no schedule for copies is known", target, least)
     if copied and then is not None:
         least += then.longest(now) + copying
-        words += f", {human_age(then.longest(now) + copying)} until it is copied"
+        words += f", {exact_span(then.longest(now) + copying)} until it is copied"
     if not meets(least, target):
         return Judgement(FAIL, f"the schedule can't meet it: {words}", target, least)
     if lasts is None:
