@@ -66,7 +66,7 @@ def table_lines(report: t.Mapping[str, t.Any]) -> list[str]:
     lines += [
         "",
         f"RPO: what would be lost at worst, over {report['review_days']:g} days. RTO: the slowest drill, to service.",
-        "To restore: " + "; ".join(f"{trouble}: {name}" for trouble, name in PLAYBOOKS) + ".",
+        *_wrap("To restore: " + "; ".join(f"{trouble}: {name}" for trouble, name in PLAYBOOKS) + ".", "", ""),
     ]
     return lines
 
