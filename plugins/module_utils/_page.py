@@ -12,6 +12,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _clock
 from ansible_collections.mazevault.backup.plugins.module_utils._files import human_size
 from ansible_collections.mazevault.backup.plugins.module_utils._table import (
     moment_text,
+    plain,
     reasons_of,
     span_text,
     state_text,
@@ -23,6 +24,11 @@ WIDE, HIGH = 1000.0, 180.0
 # More marks than this could not be told apart.
 MOST = 400
 Said = t.Mapping[str, t.Any]
+
+
+def shown(value: t.Any) -> t.Any:
+    """Text without what a page must not hold, such as control characters; anything else as it is."""
+    return plain(value) if type(value) is str else value
 
 
 def page_context(report: Said) -> dict[str, t.Any]:

@@ -245,7 +245,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._errors import Ba
 from ansible_collections.mazevault.backup.plugins.module_utils._files import write_file
 from ansible_collections.mazevault.backup.plugins.module_utils._metrics import metrics_text, rules_text
 from ansible_collections.mazevault.backup.plugins.module_utils._objectives import REVIEW_DAYS, Terms
-from ansible_collections.mazevault.backup.plugins.module_utils._page import page_context
+from ansible_collections.mazevault.backup.plugins.module_utils._page import page_context, shown
 from ansible_collections.mazevault.backup.plugins.module_utils._policy import seconds_of
 from ansible_collections.mazevault.backup.plugins.module_utils._scenarios import SEGMENTS, parse_objectives
 from ansible_collections.mazevault.backup.plugins.module_utils._status import Report, missed, report_of
@@ -302,6 +302,7 @@ def _page(template: str, report: Report) -> str:
     environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
