@@ -144,7 +144,7 @@ def judge_installation(said: Said, terms: Terms) -> dict[str, t.Any]:
         "gaps": _gaps(points, terms),
         "drills": [_drill(drill) for drill in drills],
         "restores": list(said.get("restores") or ()),
-        "pinned": [str(one["set_id"]) for one in sets if one.get("pinned")],
+        "pinned": [{"set_id": one["set_id"], "why": _why_pinned(one)} for one in sets if one.get("pinned")],
         "due": _due(sets, drills, terms),
         "space": said.get("space"),
         "notes": _notes(said, overridden, problems),
@@ -273,6 +273,17 @@ def _drill(drill: Drill) -> dict[str, t.Any]:
     }
 
 
+def _why_pinned(one: Said) -> list[str]:
+    """Each pin in words."""
+    found = []
+    for pin in one["pinned"]:
+        if pin.get("why") == "hold":
+            found.append(f"held by {pin.get('by')} until {pin.get('until')}: {pin.get('reason')}")
+        else:
+            found.append("made before a change that nobody has confirmed yet")
+    return found
+
+
 def _due(sets: t.Sequence[Said], drills: t.Sequence[Drill], terms: Terms) -> list[dict[str, t.Any]]:
     """What has to be done next, and when; without a moment it is due now."""
     found: list[tuple[str, Moment | None]] = []
@@ -283,6 +294,10 @@ def _due(sets: t.Sequence[Said], drills: t.Sequence[Drill], terms: Terms) -> lis
     if sets:
         proven = [_clock.parse(proof["at"]) for one in sets for proof in one.get("proofs") or () if proof.get("at")]
         found.append(("verification", max(proven) + dt.timedelta(days=7) if proven else None))
+    for one in sets:
+        for pin in one.get("pinned") or ():
+            until = _clock.parse(pin["until"]) if pin.get("until") else None
+            found.append((f"{one['set_id']}: " + ("end of its hold" if until else "confirm the change"), until))
     for scenario in SPECIFICATION:
         done = [drill.started_at for drill in drills if drill.scenario == scenario.name and drill.ended_at]
         last = max(done, default=None)

@@ -103,7 +103,7 @@ def state_text(one: t.Mapping[str, t.Any]) -> str:
         proof = f"{newest['verdict']} {newest['level']}".strip()
         parts.append(f"newest {newest['set_id']} of {moment_text(newest['recovery_point'])} ({proof})")
     if one["pinned"]:
-        parts.append(f"pinned: {', '.join(one['pinned'])}")
+        parts.append(f"pinned: {', '.join(str(entry['set_id']) for entry in one['pinned'])}")
     if space.get("total_bytes"):
         share = 100 * space["free_bytes"] / space["total_bytes"]
         parts.append(f"{human_size(space['free_bytes'])} free ({share:.0f} %)")

@@ -252,7 +252,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._status import Re
 from ansible_collections.mazevault.backup.plugins.module_utils._table import table_lines
 from ansible_collections.mazevault.backup.plugins.module_utils._timetable import parse_timetable
 
-EVERYBODY, OWNER = 0o644, 0o600
+EVERYBODY = 0o644
+OWNER = 0o600
 
 
 def _terms(params: t.Mapping[str, t.Any]) -> Terms:

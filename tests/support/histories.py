@@ -110,12 +110,13 @@ class History:
 def a_fleet(now: dt.datetime = NOW) -> list[Said]:
     """Three installations for the eye: one that does well, one with troubles, one that is gone."""
     good = []
+    pins = [{"why": "pre_change", "since": text(now - 10 * 24 * HOURS), "by": None, "reason": None, "until": None}]
     for number, at in enumerate(every(12 * HOURS, days=60, until=now - 5 * HOURS)):
         far = a_copy(at + 75 * MINUTES, immutable=True, by_another=True)
         site = a_copy(at + 90 * MINUTES, "other_site")
         size = int(4.1e9 * (1 + number / 300) * (1 + 0.02 * (number % 3)))
         took = (11 + number / 20 + number % 4) * MINUTES
-        good.append(a_set(at, took=took, bytes=size, copies=[far, site], pinned=number == 100))
+        good.append(a_set(at, took=took, bytes=size, copies=[far, site], pinned=pins if number == 100 else []))
     drills = [
         a_drill(now - dt.timedelta(days=40), took=1.7 * HOURS),
         a_drill(now - dt.timedelta(days=39), scenario="node_failure", took=3.1 * HOURS),

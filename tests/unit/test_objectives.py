@@ -435,6 +435,24 @@ def test_objectives_that_are_none_are_refused(bad: t.Any, said: str) -> None:
     assert refused.value.msg.startswith(said)
 
 
+# Pins
+
+
+def test_what_is_pinned_and_until_when() -> None:
+    end = NOW + 5 * DAY
+    hold = {"why": "hold", "since": text(NOW), "by": "A. Person", "reason": "an audit", "until": text(end)}
+    change = {"why": "pre_change", "since": text(NOW), "by": None, "reason": None, "until": None}
+    sets = [*twice_a_day(days=2), a_set(NOW - HOURS, pinned=[hold, change])]
+    found = judged(History(sets=sets))
+    (pinned,) = found["pinned"]
+    assert pinned["why"] == [
+        f"held by A. Person until {text(end)}: an audit",
+        "made before a change that nobody has confirmed yet",
+    ]
+    due = {one["what"].partition(": ")[2]: one["at"] for one in found["due"] if "mazevault_" in one["what"]}
+    assert due.keys() == {"end of its hold", "confirm the change"} and due["confirm the change"] is None
+
+
 # The fleet
 
 
