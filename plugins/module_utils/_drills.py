@@ -42,7 +42,7 @@ class Drill:
         if self.ended_at is None:
             return 0.0
         known = [(self.ended_at - self.started_at).total_seconds(), self.seconds or 0.0]
-        return max(*known, max(self.segments.values(), default=0.0))
+        return max(*known, *self.segments.values())
 
     def missing(self) -> list[str]:
         return [name for name in SEGMENTS if name not in self.segments]

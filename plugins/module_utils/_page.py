@@ -28,7 +28,7 @@ Said = t.Mapping[str, t.Any]
 
 def shown(value: t.Any) -> t.Any:
     """Text without what a page must not hold, such as control characters; anything else as it is."""
-    return plain(value) if type(value) is str else value
+    return plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def page_context(report: Said) -> dict[str, t.Any]:

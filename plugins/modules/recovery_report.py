@@ -328,7 +328,7 @@ def _files(params: t.Mapping[str, t.Any], report: Report) -> dict[str, tuple[str
         if params["page_template"]:
             found[os.path.join(folder, "status.html")] = (_page(params["page_template"], report), OWNER)
     stale = _span(params, "alarm_after")
-    if not stale >= 60:
+    if stale < 60:
         raise BackupError(f"alarm_after: {params['alarm_after']}: less than a minute", hint="Write it like 6 h.")
     for option, name, text in (
         ("metrics_file", "mazevault_backup.prom", metrics_text(report)),
@@ -358,7 +358,7 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
         raise BackupError(f"installations: {', '.join(twice)}: given twice", hint="Give each installation once.")
     report = report_of(params["installations"], _terms(params), None if params["partial"] else params["expected"])
     files = {} if params["partial"] else _files(params, report)
-    changed = any([_differs(path, content) for path, (content, _mode) in files.items()])
+    changed = any(_differs(path, content) for path, (content, _mode) in files.items())
     if files and not module.check_mode:
         if params["folder"]:
             os.makedirs(params["folder"], mode=0o700, exist_ok=True)
