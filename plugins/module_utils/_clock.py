@@ -40,4 +40,10 @@ def human_age(seconds: float) -> str:
     return f"{minutes} min" if minutes else f"{whole} s"
 
 
+def exact_span(seconds: float) -> str:
+    """25 h 25 min: hours up to four days, as targets are in hours; else like human_age."""
+    whole = int(abs(seconds))
+    return f"{whole // 3600} h {whole % 3600 // 60} min" if 3600 <= whole < 4 * 86400 else human_age(seconds)
+
+
 SECOND = dt.timedelta(seconds=1)

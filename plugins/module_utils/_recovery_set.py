@@ -173,6 +173,12 @@ class Shelf:
             "genuine": not any(check.name == "signature" and check.verdict != PASS for check in checks),
         }
 
+    def proofs(self, found: RecoverySet) -> list[dict[str, t.Any]]:
+        """Every proof of a set that counts, that of its publication first."""
+        records = _records.look_at(self.root, found.set_id, self.trust, self.chain).counting
+        proofs = [found.manifest["verification"], *(one for one in records if one.get("kind") == "verify")]
+        return [{key: proof.get(key) for key in ("verdict", "level", "at")} for proof in proofs]
+
     def _overridden(self, found: RecoverySet, level: str) -> list[Check]:
         """That a set was made under weaker rules than the policy's; a level that was too low can be made up for."""
         names = list(map(str, found.manifest.get("policy_overridden") or ()))
@@ -307,6 +313,9 @@ def enter_in_ledger(found: RecoverySet, trust: Trust, *, late: bool = False) -> 
         sums_sha256=found.sums_sha256,
         signed_by=trust.signed_by(os.path.join(found.path, SUMS)),
         verdict=found.manifest["verification"]["verdict"],
+        # So that what is promised can be judged when the set itself is long gone.
+        level=found.manifest["verification"].get("level"),
+        recovery_point=found.manifest["recovery_point"],
         **({"encryption_reason": reason} if reason else {}),
         **extra,
     )
@@ -459,6 +468,8 @@ def state_of(found: RecoverySet, shelf: Shelf) -> dict[str, t.Any]:
         "installation": manifest["installation"],
         "reason": manifest["reason"],
         "recovery_point": manifest["recovery_point"],
+        "started": manifest.get("started"),
+        "published_at": manifest.get("ended"),
         "age_seconds": max(0, int((_clock.now() - point).total_seconds())),
         "components": manifest["components"],
         "bytes": sum(artefact["bytes"] for artefact in manifest["artefacts"]),
@@ -467,6 +478,7 @@ def state_of(found: RecoverySet, shelf: Shelf) -> dict[str, t.Any]:
         "doubts": proof["doubts"],
         "proven_at": proof["at"],
         "pinned": [pin.as_dict() for pin in _pins.pins_of(manifest, shelf.records(found), _clock.now())],
+        "proofs": shelf.proofs(found),
         "proof_seconds": manifest["verification"].get("seconds"),
         "policy_sha256": manifest.get("policy_sha256"),
         "not_covered": manifest["not_covered"],

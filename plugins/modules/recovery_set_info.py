@@ -35,8 +35,22 @@ options:
         set.
       - Unset lists all sets and selects none.
     type: str
+  component:
+    description: List only sets that hold this component, such as V(postgres).
+    type: str
+  level:
+    description: List only sets that pass, proven to this level or a higher one.
+    type: str
+    choices: [toc, checksum, read, restore]
+  max_age:
+    description: List only sets whose data are at most so old, a span such as V(30 d), V(24 h) or V(45 min).
+    type: str
+  min_age:
+    description: List only sets whose data are at least so old, likewise.
+    type: str
 seealso:
   - module: mazevault.backup.recovery_set
+  - module: mazevault.backup.recovery_report
 author:
   - The mazevault.backup authors (@mazevault)
 """
@@ -51,11 +65,23 @@ EXAMPLES = r"""
 - name: Show its age
   ansible.builtin.debug:
     msg: "{{ found.selected.set_id }} is {{ found.selected.age_seconds }} s old"
+
+- name: Which sets of the last week can be restored?
+  mazevault.backup.recovery_set_info:
+    backup_root: /opt/mazevault/backups
+    component: postgres
+    level: restore
+    max_age: 7 d
+  register: good
+
+- name: Show the largest one
+  ansible.builtin.debug:
+    msg: "{{ good.sets | sort(attribute='bytes') | map(attribute='set_id') | last | default('none') }}"
 """
 
 RETURN = r"""
 sets:
-  description: All readable sets, oldest first.
+  description: All readable sets, or those that the filters let through, oldest first.
   type: list
   elements: dict
   returned: success
@@ -81,6 +107,12 @@ sets:
       elements: str
     recovery_point:
       description: The moment that its data stands for (UTC).
+      type: str
+    started:
+      description: When the run began that made it (UTC).
+      type: str
+    published_at:
+      description: When it was complete (UTC).
       type: str
     age_seconds:
       description: Seconds since the recovery point.
@@ -119,6 +151,10 @@ sets:
         until:
           description: When the hold ends by itself (UTC), null for a change.
           type: str
+    proofs:
+      description: Every proof that counts with C(verdict), C(level) and C(at), the one of its publication first.
+      type: list
+      elements: dict
     proof_seconds:
       description: Seconds that the proof took when the set was made, null where that isn't known.
       type: float
@@ -155,6 +191,69 @@ unreadable:
   type: list
   elements: str
   returned: success
+gone:
+  description: Sets that were published and are not here any more, as far as a whole ledger tells of them, oldest first.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    set_id:
+      description: Id of the set.
+      type: str
+    published_at:
+      description: When it was entered in the ledger (UTC).
+      type: str
+    recovery_point:
+      description: The moment that its data stood for (UTC), null where the ledger doesn't say.
+      type: str
+    verdict:
+      description: What it was published with.
+      type: str
+    level:
+      description: The verification level of that verdict, null where the ledger doesn't say.
+      type: str
+drills:
+  description: Every drill that ever began here, from its first line in the ledger on, oldest first.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    name:
+      description: Name of the drill.
+      type: str
+    scenario:
+      description: The scenario that was played.
+      type: str
+    started_at:
+      description: When it began (UTC).
+      type: str
+    ended_at:
+      description: When it ended (UTC); null where there is no evidence of an end.
+      type: str
+    seconds:
+      description: What it took, by a clock that never jumps.
+      type: float
+    segments:
+      description: Seconds of each part of the way to service.
+      type: dict
+    verdict:
+      description: What came of it.
+      type: str
+restores:
+  description: Restores and rollbacks of which there is evidence that counts, oldest first.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    name:
+      description: Name of the evidence.
+      type: str
+    what:
+      description: What was done.
+      type: str
+    at:
+      description: When (UTC).
+      type: str
 ledger:
   description: What a witness has to see of the ledger.
   type: dict
@@ -193,26 +292,62 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mazevault.backup.plugins.module_utils import _module
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import free_bytes
+from ansible_collections.mazevault.backup.plugins.module_utils._history import (
+    drills_of,
+    evidence_of,
+    gone_sets,
+    restores_of,
+)
+from ansible_collections.mazevault.backup.plugins.module_utils._policy import seconds_of
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
     all_sets,
     resolve,
     seen_by_a_witness,
+    set_names,
     shelf_of,
     state_of,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import LEVELS, PASS
+
+
+def _wanted(params: t.Mapping[str, t.Any]) -> t.Callable[[t.Mapping[str, t.Any]], bool]:
+    """Whether the filters let a set through."""
+    ages = {}
+    for name in ("min_age", "max_age"):
+        try:
+            ages[name] = seconds_of(params[name]) if params[name] else None
+        except ValueError as exc:
+            raise BackupError(f"{name}: {exc}", hint="Write a number of seconds, 30 d, 24 h or 45 min.") from exc
+    least, most, level, component = ages["min_age"], ages["max_age"], params["level"], params["component"]
+
+    def lets_through(found: t.Mapping[str, t.Any]) -> bool:
+        proven = LEVELS.index(found["level"]) if found["verdict"] == PASS and found["level"] in LEVELS else -1
+        return (
+            (not component or component in found["components"])
+            and (not level or proven >= LEVELS.index(level))
+            and (least is None or found["age_seconds"] >= least)
+            and (most is None or found["age_seconds"] <= most)
+        )
+
+    return lets_through
 
 
 def _act(module: AnsibleModule) -> dict[str, t.Any]:
     root, wanted = module.params["backup_root"], module.params["set"]
     trust = _module.trust_of(module.params)
+    lets_through = _wanted(module.params)
     good, bad = all_sets(root)
     shelf = shelf_of(root, trust)
     free, total = free_bytes(root)
+    evidence = evidence_of(root, trust, shelf.chain)
     result: dict[str, t.Any] = {
         "changed": False,
-        "sets": [state_of(found, shelf) for found in good],
+        "sets": [state for state in (state_of(found, shelf) for found in good) if lets_through(state)],
         "space": {"free_bytes": free, "total_bytes": total},
         "unreadable": bad,
+        "gone": gone_sets(shelf.chain, set_names(root)),
+        "drills": drills_of(shelf.chain, evidence),
+        "restores": restores_of(evidence),
         "ledger": {"problem": shelf.chain.problem, **seen_by_a_witness(root, trust)},
     }
     if not wanted:
@@ -232,6 +367,10 @@ def main() -> t.NoReturn:
             **_module.TRUST_SPEC,
             "backup_root": {"type": "path", "required": True},
             "set": {"type": "str"},
+            "component": {"type": "str"},
+            "level": {"type": "str", "choices": list(LEVELS)},
+            "max_age": {"type": "str"},
+            "min_age": {"type": "str"},
         },
         supports_check_mode=True,
     )

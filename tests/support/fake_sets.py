@@ -15,6 +15,7 @@ from support.flow import HOSTNAME, IN_PLAIN, StepFailed
 from support.modules import Outcome, run_module
 
 DUMP = "postgres/database.dump.zst"
+RECOVERY_POINT = "2026-11-23T02:00:00.000000Z"
 
 
 def _sha256(data: bytes) -> str:
@@ -54,11 +55,16 @@ class Site:
         return run_module(name, {**own, **params}, check=check)
 
     def publish(
-        self, content: bytes = b"a dump", *, opening: t.Mapping[str, t.Any] | None = None, **params: t.Any
+        self,
+        content: bytes = b"a dump",
+        *,
+        opening: t.Mapping[str, t.Any] | None = None,
+        recovery_point: str = RECOVERY_POINT,
+        **params: t.Any,
     ) -> dict[str, t.Any]:
         """One set, opened and sealed; what sealing returned."""
         set_id = self.module("recovery_set", **{"state": "open", **(opening or {})})["set_id"]
-        stage(Staging(str(self.root), set_id), content)
+        stage(Staging(str(self.root), set_id), content, recovery_point)
         proof = {"verdict": "pass", "level": "restore", "wanted": "restore"}
         params = {"state": "sealed", "installation": HOSTNAME, "verification": proof, **params}
         return self.module("recovery_set", set_id=set_id, **params)
@@ -83,7 +89,7 @@ def what_is_seen(sealed: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     return {**{key: sealed[key] for key in keys}, "set_sequence": sealed["sequence"]}
 
 
-def stage(staging: Staging, content: bytes) -> None:
+def stage(staging: Staging, content: bytes, recovery_point: str = RECOVERY_POINT) -> None:
     """What pg_dump leaves in staging, as far as publication looks at it."""
     path = Path(staging.set_path, DUMP)
     path.parent.mkdir(parents=True)
@@ -105,7 +111,7 @@ def stage(staging: Staging, content: bytes) -> None:
         "not_covered": [],
     }
     report = {
-        "recovery_point": "2026-11-23T02:00:00.000000Z",
+        "recovery_point": recovery_point,
         "artefacts": [artefact],
         "public": public,
         "private": {"database_name": "mazevault", "dump_path": DUMP},

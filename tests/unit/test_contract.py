@@ -144,7 +144,7 @@ def _is_list_of_text(node: ast.AST) -> bool:
 
 
 Results = dict[str, dict[str, t.Any]]
-WITHOUT_ROOT = ("backup_policy", "recovery_set_witness")
+WITHOUT_ROOT = ("backup_policy", "recovery_report", "recovery_set_witness")
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +179,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         seen = found["ledger_verify"]["ledger"]
         both("recovery_set_witness", "recovery_set_witness", installation=HOSTNAME, folder=str(folder), seen=seen)
         both("recovery_set_info unset", "recovery_set_info")
+        told = {key: found["recovery_set_info"][key] for key in ("sets", "gone", "space")}
+        both("recovery_report", "recovery_report", installations=[{"name": HOSTNAME, **told}])
         given_up = both("recovery_set reopened", "recovery_set", state="open", **IN_PLAIN)["set_id"]
         both("recovery_set aborted", "recovery_set", state="aborted", set_id=given_up)
     return found
@@ -205,6 +207,7 @@ CALLS = (
     "backup_retention",
     "backup_policy",
     "recovery_set_witness",
+    "recovery_report",
 )
 INFO_CALLS = ("recovery_set_info", "recovery_set_info unset")
 
