@@ -132,18 +132,22 @@ def removed_evidence(root: str, trust: Trust, chain: Chain) -> dict[str, str]:
     return found
 
 
-def newest_proof(manifest: t.Mapping[str, t.Any], records: t.Sequence[Record]) -> dict[str, t.Any]:
-    """What is known of a set: a failure stays until the level that failed passes; else the highest level proven.
+def proofs_of(manifest: t.Mapping[str, t.Any], records: t.Sequence[Record]) -> list[t.Mapping[str, t.Any]]:
+    """Every proof of a set, that of its publication first.
 
     A proof of some of its components can show that it is bad, never that it is good.
     """
     history = [manifest["verification"], *(record for record in records if record.get("kind") == "verify")]
+    whole = set(manifest.get("components") or ())
+    return [one for one in history if one.get("verdict") == FAIL or whole <= set(one.get("components", ["postgres"]))]
+
+
+def newest_proof(manifest: t.Mapping[str, t.Any], records: t.Sequence[Record]) -> dict[str, t.Any]:
+    """What is known of a set: a failure stays until the level that failed passes; else the highest level proven."""
     best: dict[str, t.Any] = {"verdict": UNPROVEN, "level": "", "at": None}
     failed = -1
-    for proof in history:
+    for proof in proofs_of(manifest, records):
         verdict, level = proof.get("verdict"), str(proof.get("level") or "")
-        if verdict != FAIL and not set(manifest.get("components") or ()) <= set(proof.get("components", ["postgres"])):
-            continue
         rank, held = _rank(level), _rank(best["level"])
         known = {"verdict": verdict, "level": level, "at": proof.get("at")}
         if verdict == FAIL:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _pins, _policy, _records
 from ansible_collections.mazevault.backup.plugins.module_utils._encryption import SetKey, part_name
@@ -154,10 +154,14 @@ class Shelf:
     trust: Trust
     chain: Chain
     accepted: t.Mapping[str, str]
+    _known: dict[str, list[_records.Record]] = field(default_factory=dict)
 
     def records(self, found: RecoverySet) -> list[_records.Record]:
-        """Those of a set that count, oldest first."""
-        return _records.look_at(self.root, found.set_id, self.trust, self.chain).counting
+        """Those of a set that count, oldest first; their signatures are looked at once."""
+        if found.set_id not in self._known:
+            looked = _records.look_at(self.root, found.set_id, self.trust, self.chain)
+            self._known[found.set_id] = looked.counting
+        return self._known[found.set_id]
 
     def standing(self, found: RecoverySet) -> list[Check]:
         return standing_of(found.path, found.manifest, self.trust, self.chain, self.accepted)
@@ -175,8 +179,7 @@ class Shelf:
 
     def proofs(self, found: RecoverySet) -> list[dict[str, t.Any]]:
         """Every proof of a set that counts, that of its publication first."""
-        records = _records.look_at(self.root, found.set_id, self.trust, self.chain).counting
-        proofs = [found.manifest["verification"], *(one for one in records if one.get("kind") == "verify")]
+        proofs = _records.proofs_of(found.manifest, self.records(found))
         return [{key: proof.get(key) for key in ("verdict", "level", "at")} for proof in proofs]
 
     def _overridden(self, found: RecoverySet, level: str) -> list[Check]:
