@@ -241,7 +241,7 @@ def test_one_flipped_bit_in_any_archive_fails(whole: Whole, name: str) -> None:
     try:
         done = run(
             "backup_verify",
-            {"backup_root": str(whole.installation.root), "set": "latest", "level": "checksum"},
+            {"backup_root": str(whole.installation.root), "set": whole.path.name, "level": "checksum"},
         )
     finally:
         victim.write_bytes(content)
