@@ -168,14 +168,18 @@ def known(root: str, trust: Trust) -> list[Entry]:
 
     A list that isn't as it was signed tells nothing, and is an empty one.
     """
+    return [_told(entry) for entry in _load(root, trust)[0]["generations"]]
+
+
+def latest(root: str, trust: Trust) -> Entry | None:
+    """The generation that was in use when somebody last looked, as `known` tells it."""
     state, _notes = _load(root, trust)
-    return [
-        {
-            **{name: entry[name] for name in ("id", "first_seen", "last_seen", "weak")},
-            "names": sorted([*entry["fingerprints"], *entry["weak"]]),
-        }
-        for entry in state["generations"]
-    ]
+    return next((_told(entry) for entry in state["generations"] if entry["id"] == state["current"]), None)
+
+
+def _told(entry: Entry) -> Entry:
+    said = {name: entry[name] for name in ("id", "first_seen", "last_seen", "weak")}
+    return {**said, "names": sorted([*entry["fingerprints"], *entry["weak"]])}
 
 
 def differences(
