@@ -36,8 +36,9 @@ from ansible_collections.mazevault.backup.plugins.module_utils._material import 
 from ansible_collections.mazevault.backup.plugins.module_utils._process import HostProcesses
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime
 from ansible_collections.mazevault.backup.plugins.module_utils._records import write_signed
-from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import LEAST_RECIPIENTS, memory_folder
+from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import LEAST_RECIPIENTS, memory_for
 from ansible_collections.mazevault.backup.plugins.module_utils._signature import SUFFIX
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
 from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._vault import Tool, prove
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, Check
@@ -179,9 +180,17 @@ def fitting(known: t.Sequence[Escrowed], generation: str, wanted: Wish) -> Escro
 
 
 def make(
-    root: str, material: Material, generation: Generation, wanted: Wish, trust: Trust, tool: Tool | None
+    root: str,
+    material: Material,
+    generation: Generation,
+    wanted: Wish,
+    trust: Trust,
+    tool: Tool | None,
+    *,
+    progress: Progress,
 ) -> Escrowed:
     """Encrypt this material, prove what was written, publish it in the backup root by one rename."""
+    progress.step("encrypt")
     top = top_of(root)
     os.makedirs(top, mode=0o700, exist_ok=True)
     for name in os.listdir(top):
@@ -198,13 +207,13 @@ def make(
         fingerprints = stream.read()
     label = {"generation": generation.id, "stamp": stamp, "installation": wanted.installation}
     files, opened = [], {}
-    memory = memory_folder("escrow")
-    try:
+    with memory_for("escrow") as memory:
         sealer = Sealer(wanted.scheme, memory)
         for name, data in contents.items():
             half = HALF_OF[name]
             inside = {name: data, **({FINGERPRINT_KEY: fingerprints} if half == "key" else {})}
             target = os.path.join(building, f"{NAMES[name]}{stamp}.{wanted.scheme}")
+            progress.step(f"seal {name}")
             sealer.seal(target, pack(inside, {**label, "half": half}), wanted.recipients[half])
             opened[name] = unpack(sealer.opened(target))[1][name]
             files.append(
@@ -216,8 +225,7 @@ def make(
                     "sha256": sha256_file(target),
                 }
             )
-    finally:
-        remove_tree(memory)
+    progress.step("prove")
     content = {
         "schema_version": VERSION,
         **label,
@@ -231,6 +239,7 @@ def make(
     }
     write_signed(os.path.join(building, index_names(stamp)[0]), content, trust)
     fsync_tree(building)
+    progress.step("publish")
     folder = os.path.join(top, stamp)
     os.rename(building, folder)
     fsync_path(top)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import CHUNK, write_file, write_json
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
 
 MARK = ".mazevault-escrow.json"
 HALVES = ("vault", "key")
@@ -85,15 +86,17 @@ def look(
     return found
 
 
-def heal(found: Look, contents: Contents, copies: t.Sequence[Copy], *, installation: str) -> None:
+def heal(found: Look, contents: Contents, copies: t.Sequence[Copy], *, installation: str, progress: Progress) -> None:
     """Write what is wrong at a place anew, each file whole or not at all, and look at it again."""
     by_name = {copy.name: copy for copy in copies}
     try:
         if not found.place_id:
+            progress.step(f"mark {found.half}")
             found.place_id = secrets.token_hex(8)
             mark = {"place": found.place_id, "half": found.half, "installation": installation}
             write_json(os.path.join(found.path, MARK), mark)
         for name in found.wrong:
+            progress.step(f"copy {found.half}")
             data = contents(name)
             if hashlib.sha256(data).hexdigest() != by_name[name].sha256:
                 raise BackupError(f"{name}: the copy that it would be healed with is damaged too")

@@ -126,9 +126,15 @@ def current(
 
 
 def adopt(
-    root: str, generation: str, values: t.Mapping[str, str], files: t.Mapping[str, bytes], trust: Trust
+    root: str,
+    generation: str,
+    values: t.Mapping[str, str],
+    files: t.Mapping[str, bytes],
+    trust: Trust,
+    *,
+    sources: t.Iterable[str] = (),
 ) -> Generation:
-    """Enter material that came back from escrow, under the id that lay beside it.
+    """Enter material that came back from escrow, under the id that lay beside it; it is the one in use then.
 
     Raises:
         BackupError: this host knows other material by that id, or it is no id.
@@ -148,19 +154,23 @@ def adopt(
         if notes:
             _set_aside(root, notes[0])
         now = _clock.rfc3339(_clock.now())
-        known = next((entry for entry in state["generations"] if entry["id"] == generation), None)
-        if known is not None:
-            other = _differences(known, key.key_id, prints)
-            if other:
-                raise BackupError(
-                    f"generation: {generation}: this host knows other material by that id: {', '.join(other)}",
-                    hint="The copy was changed, or is another installation's: take another one.",
-                )
-            return replace(_as_found(known, weak), notes=tuple(notes))
-        entry = _entry(generation, key.key_id, prints, weak, {}, now)
-        _save(root, {**state, "generations": [*state["generations"], entry]}, trust)
+        known_one = next((entry for entry in state["generations"] if entry["id"] == generation), None)
+        other = _differences(known_one, key.key_id, prints) if known_one else []
+        if other:
+            raise BackupError(
+                f"generation: {generation}: this host knows other material by that id: {', '.join(other)}",
+                hint="The copy was changed, or is another installation's: take another one.",
+            )
+        entry = known_one or _entry(generation, key.key_id, prints, weak, {}, now)
+        before = (state["current"], entry["stamps"]) if known_one else None
+        entry["stamps"] = _stamps(sources) if weak else {}
+        if before != (generation, entry["stamps"]):
+            entry["last_seen"] = now
+            others = state["generations"] if known_one else [*state["generations"], entry]
+            _save(root, {"current": generation, "generations": others}, trust)
         _enter(root, entry)
-    return Generation(generation, True, now, tuple(sorted(prints)), tuple(weak), tuple(notes))
+    changed = () if known_one else tuple(sorted(prints))
+    return Generation(generation, known_one is None, entry["first_seen"], changed, tuple(weak), tuple(notes))
 
 
 def known(root: str, trust: Trust) -> list[Entry]:

@@ -11,7 +11,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _generations
-from ansible_collections.mazevault.backup.plugins.module_utils._env_file import settings_of
+from ansible_collections.mazevault.backup.plugins.module_utils._env_file import Settings, settings_of
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._generations import Generation
 from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
@@ -61,7 +61,7 @@ def read(*, env_file: str = "", vault_file: str = "", key_file: str = "") -> Mat
             f"env_file: {env_file}: line {settings.refused} isn't one that docker compose takes",
             hint="Correct that line; until then nobody can tell what the keys are.",
         )
-    values = {name: value for name, value in settings.values.items() if _is_secret(name, value)}
+    values = secret_values(settings)
     found = {VAULT: _content(vault_file, "vault_file"), KEY: _content(key_file, "key_file")}
     paths = {env_file: env, vault_file: found[VAULT], key_file: found[KEY]}
     return Material(
@@ -89,6 +89,11 @@ def generation_of(
             hint="Bring it back from escrow; where it was taken away on purpose, name it in removed.",
         )
     return _generations.current(root, material.values, material.files, trust, sources=material.sources, write=write)
+
+
+def secret_values(settings: Settings) -> dict[str, str]:
+    """What is to be kept secret of some settings, by name."""
+    return {name: value for name, value in settings.values.items() if value and _is_secret(name, value)}
 
 
 def _lost(last: t.Mapping[str, t.Any] | None, material: Material, removed: set[str]) -> list[str]:

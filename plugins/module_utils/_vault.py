@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import Engine, EngineAway
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
-from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree, write_file
+from ansible_collections.mazevault.backup.plugins.module_utils._files import write_file
 from ansible_collections.mazevault.backup.plugins.module_utils._fingerprint import is_strong
 from ansible_collections.mazevault.backup.plugins.module_utils._process import HostProcesses, TimedOut
-from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import memory_folder
+from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import memory_for
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN, Check
 
 LEVEL = "read"
@@ -116,8 +116,7 @@ def prove(vault: bytes, key: bytes, tool: Tool, *, expected: t.Iterable[str] = (
     Args:
         expected: names that have to be in it.
     """
-    folder = memory_folder("vault")
-    try:
+    with memory_for("vault") as folder:
         write_file(os.path.join(folder, _VAULT), vault)
         write_file(os.path.join(folder, _KEY), key)
         write_file(os.path.join(folder, "another.key"), f"{secrets.token_urlsafe(32)}\n")
@@ -130,8 +129,6 @@ def prove(vault: bytes, key: bytes, tool: Tool, *, expected: t.Iterable[str] = (
             if stream.read() != vault:
                 checks.append(Check("only read", LEVEL, FAIL, "the tool changed the copy of the vault"))
         return Opened(names, tuple(checks))
-    finally:
-        remove_tree(folder)
 
 
 def judge(said: Said, expected: frozenset[str]) -> tuple[tuple[str, ...], Check]:

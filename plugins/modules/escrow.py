@@ -203,7 +203,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._errors import Ba
 from ansible_collections.mazevault.backup.plugins.module_utils._escrow import Escrowed
 from ansible_collections.mazevault.backup.plugins.module_utils._escrow_place import HALVES, Copy, Look
 from ansible_collections.mazevault.backup.plugins.module_utils._files import private_folder
-from ansible_collections.mazevault.backup.plugins.module_utils._staging import locked
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, locked
 from ansible_collections.mazevault.backup.plugins.module_utils._vault import ContainerTool, HostTool, Tool
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN, Check, combine
 
@@ -243,22 +243,25 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
     material = _material.read(
         env_file=params["env_file"] or "", vault_file=params["vault_file"] or "", key_file=params["key_file"] or ""
     )
+    progress = Progress()
     with locked(os.path.join(root, ".escrow.lock")) if write else contextlib.nullcontext():
+        progress.step("generation")
         generation = _material.generation_of(root, material, trust, removed=params["removed"], write=write)
         known, wrong = _escrow.load(root, trust)
         checks = [Check(f"bundle {stamp}", "checksum", FAIL, why) for stamp, why in wrong.items()]
         fitting = _escrow.fitting(known, generation.id, wanted)
         made = ""
         if fitting is None and write:
-            fitting = _escrow.make(root, material, generation, wanted, trust, tool)
+            fitting = _escrow.make(root, material, generation, wanted, trust, tool, progress=progress)
             known, made = [*known, fitting], fitting.stamp
         paths = [path for _half, path in places]
         for one in known:
             lost = _escrow.mend(one, paths) if write else []
             checks += [Check(f"{one.generation}: {name}", "checksum", FAIL, "no good copy anywhere") for name in lost]
-        looks = [_look(params, root, known, half, path, write=write) for half, path in places]
+        looks = [_look(params, known, half, path, progress if write else None) for half, path in places]
         chain = _ledger.load(root)
         if write:
+            progress.step("enter")
             _escrow.enter(root, known, looks)
     checks += _opening(fitting, material, tool)
     checks += _arrival(looks, material, fitting is None)
@@ -281,14 +284,17 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
     }
 
 
-def _look(params: dict[str, t.Any], root: str, known: list[Escrowed], half: str, path: str, *, write: bool) -> Look:
+def _look(params: dict[str, t.Any], known: list[Escrowed], half: str, path: str, progress: Progress | None) -> Look:
+    """Look at a place, and heal it unless this is a check."""
     of_file = {copy.name: (one, copy) for one in known if half in one.halves for copy in one.copies(half)}
     copies: list[Copy] = [copy for _one, copy in of_file.values()]
-    known_as = _escrow.places_known(_ledger.load(root)).get(path, "")
+    known_as = _escrow.places_known(_ledger.load(params["backup_root"])).get(path, "")
     installation, fresh = params["installation"], path in params["fresh_places"]
     look = _escrow_place.look(path, half, copies, installation=installation, known_as=known_as, fresh=fresh)
-    if write and not look.problem:
-        _escrow_place.heal(look, lambda name: of_file[name][0].read(name), copies, installation=installation)
+    if progress and not look.problem:
+        _escrow_place.heal(
+            look, lambda name: of_file[name][0].read(name), copies, installation=installation, progress=progress
+        )
     return look
 
 
