@@ -140,10 +140,29 @@ verdict:
   type: str
   returned: success
 checks:
-  description: What was looked at, with C(name), C(verdict), and C(reason) where it isn't V(pass).
+  description: What was looked at.
   type: list
   elements: dict
   returned: success
+  contains:
+    name:
+      description: What it was.
+      type: str
+    level:
+      description: The verification level that it belongs to.
+      type: str
+    verdict:
+      description: V(pass), V(fail) or V(unproven).
+      type: str
+    reason:
+      description: Why it isn't V(pass).
+      type: str
+    expected:
+      description: What would be right, where that is short.
+      type: str
+    observed:
+      description: What was there instead.
+      type: str
 generation:
   description: Id of the generation in use. Empty in check mode where it would be a new one.
   type: str
@@ -172,11 +191,27 @@ generations:
   elements: str
   returned: success
 places:
-  description: Of each place C(path), C(half), C(problem), C(written) with all names that were, or would be, written,
-    and C(healed) with those that had been there in good order, and why they no longer were.
+  description: The places of both halves.
   type: list
   elements: dict
   returned: success
+  contains:
+    path:
+      description: The folder.
+      type: str
+    half:
+      description: V(vault) or V(key).
+      type: str
+    problem:
+      description: Why it can't be used, or empty.
+      type: str
+    written:
+      description: Names of all copies that were, or would be, written.
+      type: list
+      elements: str
+    healed:
+      description: Those of them that had been there in good order, and why they no longer were.
+      type: dict
 notes:
   description: What a person should know.
   type: list

@@ -111,15 +111,42 @@ verdict:
   type: str
   returned: success
 checks:
-  description: What was looked at, with C(name), C(verdict), and C(reason) where it isn't V(pass).
+  description: What was looked at.
   type: list
   elements: dict
   returned: success
+  contains:
+    name:
+      description: What it was.
+      type: str
+    level:
+      description: The verification level that it belongs to.
+      type: str
+    verdict:
+      description: V(pass), V(fail) or V(unproven).
+      type: str
+    reason:
+      description: Why it isn't V(pass).
+      type: str
+    expected:
+      description: What would be right, where that is short.
+      type: str
+    observed:
+      description: What was there instead.
+      type: str
 written:
-  description: Files that were, or would be, written, each with C(path) and the C(names) of secrets that differed.
+  description: Files that were, or would be, written.
   type: list
   elements: dict
   returned: success
+  contains:
+    path:
+      description: The file.
+      type: str
+    names:
+      description: Names of the secrets that differed, never a value.
+      type: list
+      elements: str
 kept:
   description: Paths of files that were replaced.
   type: list

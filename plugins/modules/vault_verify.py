@@ -95,10 +95,29 @@ names:
   elements: str
   returned: success
 checks:
-  description: What was looked at, with C(name), C(verdict), and C(reason) where it isn't V(pass).
+  description: What was looked at.
   type: list
   elements: dict
   returned: success
+  contains:
+    name:
+      description: What it was.
+      type: str
+    level:
+      description: The verification level that it belongs to.
+      type: str
+    verdict:
+      description: V(pass), V(fail) or V(unproven).
+      type: str
+    reason:
+      description: Why it isn't V(pass).
+      type: str
+    expected:
+      description: What would be right, where that is short.
+      type: str
+    observed:
+      description: What was there instead.
+      type: str
 """
 
 import math

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -14,8 +15,9 @@ import typing as t
 from pathlib import Path
 
 import pytest
+import yaml
 
-from support.escrow_site import TOOL, Site, made_site
+from support.escrow_site import TOOL, TOP, Site, made_site
 from support.identities import make_identity, schemes
 from support.modules import Outcome, run_module
 
@@ -233,3 +235,33 @@ def test_a_key_that_does_not_open_the_vault_is_not_put_back(site: Site) -> None:
     done = restore(site)
     assert (done.rc, contents(site.top / "home")) == (1, {})
     assert "its key doesn't open its vault" in done.result["msg"]
+
+
+def documented(module: str) -> dict[str, t.Any]:
+    """RETURN of a module."""
+    tree = ast.parse((TOP / f"plugins/modules/{module}.py").read_text(encoding="utf-8"))
+    texts = [node.value for node in tree.body if isinstance(node, ast.Assign) and names(node) == ["RETURN"]]
+    return t.cast("dict[str, t.Any]", yaml.safe_load(ast.literal_eval(texts[0])))
+
+
+def names(node: ast.Assign) -> list[str]:
+    return [target.id for target in node.targets if isinstance(target, ast.Name)]
+
+
+def test_returned_is_what_is_documented(site: Site) -> None:
+    files = {name: str(site.top / "home" / path) for name, path in (("vault_file", NAMES[1]), ("key_file", NAMES[2]))}
+    site.keep()
+    site.rotate()
+    results = {
+        "escrow": [site.run(check=True), site.run()],
+        "escrow_restore": [restore(site, check=True), restore(site, confirm="prague")],
+        "vault_verify": [run_module("vault_verify", {**files, "tool": str(TOOL)})],
+    }
+    for module, outcomes in results.items():
+        told = documented(module)
+        for outcome in outcomes:
+            assert outcome.rc == 0, outcome.result
+            assert outcome.result.keys() - {"changed", "diff", "invocation"} == told.keys()
+            for key, entry in told.items():
+                inner = [set(one) for one in outcome.result[key]] if "contains" in entry else []
+                assert all(one <= entry["contains"].keys() for one in inner), key
