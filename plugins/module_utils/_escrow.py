@@ -120,26 +120,31 @@ def wish(scheme: str, texts: t.Mapping[str, t.Sequence[str]], reason: str, insta
         BackupError: a half has too few recipients, or somebody could open both.
     """
     found: dict[str, tuple[Recipient, ...]] = {}
-    owners: dict[str, str] = {}
+    keys = owners(scheme, texts)
     for half in HALVES:
-        parameter = f"recipients_{half}"
-        given = [text for text in texts[half] if text.strip()]
-        keys = {}
-        for one in (_encryption.read_recipient(text, scheme, parameter=parameter) for text in given):
-            keys[_key_of(one)] = one
-        if len(keys) < (1 if reason else LEAST_RECIPIENTS):
+        if len(keys[half]) < (1 if reason else LEAST_RECIPIENTS):
             raise BackupError(
-                f"{parameter}: {len(keys)}: when one identity is lost, this half of the keys is",
+                f"recipients_{half}: {len(keys[half])}: when one identity is lost, this half of the keys is",
                 hint="Give at least two recipients, kept by different people, or say why not (few_recipients_because).",
             )
-        for key, one in keys.items():
-            if owners.setdefault(key, half) != half:
-                raise BackupError(
-                    f"{parameter}: {one.name}: is among the recipients of the other half: one person would have both",
-                    hint="Each half needs people of its own; nothing was written.",
-                )
-        found[half] = tuple(keys.values())
+        found[half] = tuple(keys[half].values())
+    for key in keys["vault"].keys() & keys["key"].keys():
+        raise BackupError(
+            f"recipients_key: {keys['key'][key].name}: is among the recipients of the other half:"
+            " one person would have both",
+            hint="Each half needs people of its own; nothing was written.",
+        )
     return Wish(scheme, found, installation)
+
+
+def owners(scheme: str, texts: t.Mapping[str, t.Sequence[str]]) -> dict[str, dict[str, Recipient]]:
+    """Half -> public key -> whose it is."""
+    found: dict[str, dict[str, Recipient]] = {}
+    for half in HALVES:
+        given = [text for text in texts[half] if text.strip()]
+        read = [_encryption.read_recipient(text, scheme, parameter=f"recipients_{half}") for text in given]
+        found[half] = {_key_of(one): one for one in read}
+    return found
 
 
 def _key_of(one: Recipient) -> str:

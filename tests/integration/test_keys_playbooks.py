@@ -81,6 +81,7 @@ def test_kept_verified_lost_and_brought_back(site: Site) -> None:
     assert operator.run("keep").changed == []
     verified = operator.run("verify_keys")
     assert (verified.rc, verified.changed) == (0, []), verified.output
+    assert "separation: fail" in verified.output, "both places are on the test's own disk"
     site.copies("vault", "secrets.vault.")[0].unlink()
     wrong = operator.run("verify_keys")
     assert wrong.rc != 0
