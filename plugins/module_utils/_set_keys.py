@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -185,7 +187,7 @@ def opened_key(
     public = public_path(folder, class_name, scheme)
     wrapped = wrapped_path(folder, class_name, scheme)
     if set_key_file:
-        _private_file(set_key_file, "set_key_file")
+        private_key_file(set_key_file, "set_key_file")
         key = SetKey(scheme, public, set_key_file)
         if not _encryption.belongs(key):
             raise BackupError(
@@ -194,7 +196,7 @@ def opened_key(
             )
         return key
     if identity_file:
-        _private_file(identity_file, "identity_file")
+        private_key_file(identity_file, "identity_file")
         return _unwrapped([wrapped, *later_wrapped(records, class_name, scheme)], public, identity_file, scheme)
     return SetKey(scheme, public)
 
@@ -257,7 +259,7 @@ def _kept_folder(root: str, place: str) -> str:
     return os.path.join(place, f"mazevault-kept-{os.getuid()}-{hashlib.sha256(root.encode()).hexdigest()[:12]}")
 
 
-def _private_file(path: str, parameter: str) -> None:
+def private_key_file(path: str, parameter: str) -> None:
     try:
         info = os.stat(path)
     except OSError as exc:
@@ -288,6 +290,22 @@ def memory_folder(name: str) -> str:
         "encryption: no file system in memory to keep this run's keys in",
         hint="Mount a tmpfs on /run, or let this user write to /dev/shm.",
     )
+
+
+@contextlib.contextmanager
+def memory_for(name: str) -> t.Iterator[str]:
+    """A folder in memory for the length of a block; those that killed processes left under this name go first."""
+    ours = re.compile(rf"mazevault-{re.escape(name)}-of-(\d+)-")
+    for place in _memory_places():
+        for entry in os.listdir(place):
+            left = ours.match(entry)
+            if left and not os.path.exists(f"/proc/{left[1]}"):
+                remove_tree(os.path.join(place, entry))
+    folder = memory_folder(f"{name}-of-{os.getpid()}")
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
 
 
 def _memory_places() -> list[str]:

@@ -105,7 +105,9 @@ def _prove_archive(archive: ArchiveSubject, wanted: str, places: Places, step: t
         record = record_from(archive.facts, archive.artefact)
         # Key material is unpacked where nothing is written to a disk.
         unpacking = wanted == "restore"
-        scratch = memory_folder("proof") if archive.of_keys and unpacking else places.work
+        scratch = memory_folder("scratch-proof") if archive.of_keys and unpacking else places.work
+        if scratch != places.work:
+            places.register(scratch)
     except BackupError as exc:
         return [Check("contents", "toc", UNPROVEN, exc.msg)]
     try:

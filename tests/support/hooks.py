@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import importlib
 import json
@@ -155,3 +156,20 @@ def clock_says(moment: str) -> None:
     wanted, began = clock.parse(moment), clock.now()
     original = clock.now
     clock.now = lambda: wanted + (original() - began)
+
+
+def full_disk(folder: str, left: int) -> None:
+    """Below a folder nothing fits any more after `left` files: half of the next one is written, then ENOSPC."""
+    written = [0]
+
+    def write_file(original: Callable[..., None], path: str, content: str | bytes, **more: t.Any) -> None:
+        if path.startswith(folder):
+            written[0] += 1
+            if written[0] > left:
+                data = content.encode() if isinstance(content, str) else content
+                Path(f"{path}.tmp{os.getpid()}").write_bytes(data[: len(data) // 2])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        original(path, content, **more)
+
+    for module in ("_files", "_escrow_place", "_records", "_escrow", "_bundle"):
+        _wrap(module, "", "write_file", write_file)
