@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
 import typing as t
 from dataclasses import dataclass, field
 
@@ -14,17 +13,13 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _generatio
 from ansible_collections.mazevault.backup.plugins.module_utils._env_file import Settings, settings_of
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._generations import Generation
+from ansible_collections.mazevault.backup.plugins.module_utils._key_material import is_key_name, secrets_in
 from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 
 VAULT, KEY, ENV = "secrets.vault", "vault.key", ".env"
 MASTER_KEYS = ("MASTER_KEY", "MAZEVAULT_MASTER_KEY")
 # Vaults hold some dozens of credentials, settings some dozens of lines.
 _LARGEST = 16 << 20
-_SECRET = re.compile(
-    r"(?:^|_)(?:[A-Z]*(?:KEY|SECRET|PASSWORD|PASSPHRASE|TOKEN)S?|PASS|PWD|CREDENTIALS?|SALT|JWT)(?:_|\d|$)"
-)
-_HARMLESS = re.compile(r"_(?:FILE|PATH|DIR|ENABLED|TTL|EXPIRY|EXPIRATION|LENGTH|ALGORITHM|TYPE|DAYS|HOURS|SECONDS)$")
-_IN_ADDRESS = re.compile(r"://[^\s/@:]*:[^\s/@]+@")
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ def generation_of(
     Raises:
         BackupError: the vault, its key or the master key was there last time and is gone.
     """
-    lost = _lost(_generations.latest(root, trust), material, set(removed))
+    lost = lost_since(root, material, trust, removed=removed)
     if lost:
         raise BackupError(
             f"keys: {', '.join(lost)}: there last time, and gone now",
@@ -93,20 +88,18 @@ def generation_of(
 
 def secret_values(settings: Settings) -> dict[str, str]:
     """What is to be kept secret of some settings, by name."""
-    return {name: value for name, value in settings.values.items() if value and _is_secret(name, value)}
+    return {
+        name: value for name, value in settings.values.items() if value and (is_key_name(name) or secrets_in(value))
+    }
 
 
-def _lost(last: t.Mapping[str, t.Any] | None, material: Material, removed: set[str]) -> list[str]:
-    """Names without which data can't be read; a vault may have taken over the master key."""
+def lost_since(root: str, material: Material, trust: Trust, *, removed: t.Iterable[str] = ()) -> list[str]:
+    """Names without which data can't be read, that were there last time; a vault may have taken over the master key."""
+    last = _generations.latest(root, trust)
     if last is None:
         return []
     wanted = [VAULT, KEY, *(MASTER_KEYS if VAULT not in material.files else ())]
     return [name for name in wanted if name in last["names"] and name not in material.names and name not in removed]
-
-
-def _is_secret(name: str, value: str) -> bool:
-    upper = name.upper()
-    return bool((_SECRET.search(upper) and not _HARMLESS.search(upper)) or _IN_ADDRESS.search(value))
 
 
 def _content(path: str, parameter: str) -> bytes:

@@ -427,7 +427,7 @@ def compose(
         "components": sorted(reports),
         "artefacts": artefacts,
         **{component: report["public"] for component, report in reports.items()},
-        "key_generations": [],
+        "key_generations": sorted({one["generation"] for one in found.values() if one.get("generation")}),
         "encryption": {"scheme": protected["scheme"], "reason": protected["reason"]},
         "recipients": protected["recipients"],
         "policy_sha256": trust.policy_sha256,

@@ -18,6 +18,7 @@ description:
 extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
+  - mazevault.backup._trust
 attributes:
   check_mode:
     support: full
@@ -75,10 +76,16 @@ options:
     type: list
     elements: path
     default: []
-  generation:
-    description: Id of the key generation that the values belong to, for the mark.
-    type: str
-    default: unknown
+  vault_file:
+    description: MazeVault's C(secrets.vault), which the key generation is told by too.
+    type: path
+  key_file:
+    description: MazeVault's C(vault.key), likewise.
+    type: path
+notes:
+  - The mark is C(@generation:) with the id of the key generation that the values of the first of O(settings) are. What
+    can't be told apart from a loss, such as settings without the master key that was there before, is a warning, and
+    the mark then names the generation before.
 seealso:
   - module: mazevault.backup.files_backup
 author:
@@ -141,6 +148,10 @@ files:
   description: How many files were looked through.
   type: int
   returned: success
+generation:
+  description: Id of the key generation, empty where there is none, or would be a new one.
+  type: str
+  returned: success
 nothing:
   description: Why there is nothing to save; empty where there is.
   type: str
@@ -158,6 +169,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._certificates imp
 from ansible_collections.mazevault.backup.plugins.module_utils._env_file import settings_of
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree, write_file, write_json
+from ansible_collections.mazevault.backup.plugins.module_utils._generations import latest
 from ansible_collections.mazevault.backup.plugins.module_utils._key_material import (
     Prepared,
     config_without_keys,
@@ -166,6 +178,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._key_material imp
     sort_files,
     without_keys,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._material import generation_of, lost_since, read
 from ansible_collections.mazevault.backup.plugins.module_utils._names import literal_pattern
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
 
@@ -202,9 +215,24 @@ def _secrets(params: dict[str, t.Any]) -> set[str]:
     return found
 
 
-def _prepared(params: dict[str, t.Any], secrets: t.Collection[str]) -> dict[str, tuple[str, Prepared]]:
+def _generation(module: AnsibleModule) -> str:
+    params = module.params
+    if not params["settings"]:
+        return ""
+    files = {name: params[name] or "" for name in ("vault_file", "key_file")}
+    material = read(env_file=params["settings"][0], **files)
+    root, trust = params["backup_root"], _module.trust_of(params)
+    gone = lost_since(root, material, trust)
+    if gone:
+        module.warn(f"keys: {', '.join(gone)}: there last time, and gone now. Bring it back before it is needed.")
+    if gone or not material.names:
+        return str((latest(root, trust) or {}).get("id", ""))
+    return generation_of(root, material, trust, write=not module.check_mode).id
+
+
+def _prepared(params: dict[str, t.Any], secrets: t.Collection[str], generation: str) -> dict[str, tuple[str, Prepared]]:
     """Path of each text that is there: its content, and that without key material."""
-    mark = f"@generation:{params['generation']}"
+    mark = f"@generation:{generation or 'none'}"
     made: dict[str, tuple[str, Prepared]] = {}
     for name, prepare in (("settings", without_keys), ("texts", config_without_keys)):
         for path in params[name]:
@@ -260,7 +288,8 @@ def _find(module: AnsibleModule) -> dict[str, t.Any]:
             raise BackupError(f"{parameter}: {path}: not an absolute path", hint="Name it from the root folder on.")
     staging = Staging(params["backup_root"], params["set_id"])
     secrets = _secrets(params)
-    texts = _prepared(params, secrets)
+    generation = _generation(module)
+    texts = _prepared(params, secrets, generation)
     found = _sort(params, texts, secrets)
     certificates = [one.as_dict() for one in certificates_in(found.looked)]
     nothing = ""
@@ -276,6 +305,7 @@ def _find(module: AnsibleModule) -> dict[str, t.Any]:
         "names": sorted({name for _text, one in texts.values() for name in one.names}),
         "certificates": certificates,
         "files": len(found.looked),
+        "generation": generation,
         "nothing": nothing,
     }
     if module.check_mode:
@@ -287,7 +317,7 @@ def _find(module: AnsibleModule) -> dict[str, t.Any]:
         for number, entry in enumerate(one for one in result["data"] if "like" in one):
             entry["path"] = os.path.join(folder, f"{number}-{os.path.basename(entry['like'])}")
             write_file(entry["path"], texts[entry["like"]][1].text.encode("utf-8", "surrogateescape"))
-        left = {"certificates": certificates, "nothing": nothing}
+        left = {"certificates": certificates, "nothing": nothing, "generation": generation}
         write_json(staging.report_path(f"{params['component']}.found"), left)
     return result
 
@@ -309,7 +339,10 @@ def main() -> t.NoReturn:
             "texts": {"type": "list", "elements": "path", "default": []},
             # Names of files.
             "secrets_of": {"type": "list", "elements": "path", "default": [], "no_log": False},
-            "generation": {"type": "str", "default": "unknown"},
+            "vault_file": {"type": "path"},
+            # A path, not a secret.
+            "key_file": {"type": "path", "no_log": False},
+            **_module.TRUST_SPEC,
         },
         supports_check_mode=True,
     )
