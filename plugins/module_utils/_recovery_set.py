@@ -195,10 +195,13 @@ def shelf_of(root: str, trust: Trust) -> Shelf:
     return Shelf(root, trust, chain, _records.accepted_sets(root, trust, chain))
 
 
-def resolve(root: str, wanted: str, trust: Trust) -> RecoverySet:
+def resolve(root: str, wanted: str, trust: Trust, *, component: str = "") -> RecoverySet:
     """`latest` is the newest set that hasn't failed; an id is taken as it is.
 
     Sets that a key which counts has signed come first: anybody who can write here can lay a newer one beside them.
+
+    Args:
+        component: what the newest one has to hold; empty takes any.
     """
     if wanted and wanted != "latest":
         return load_set(root, wanted)
@@ -206,6 +209,8 @@ def resolve(root: str, wanted: str, trust: Trust) -> RecoverySet:
     shelf = shelf_of(root, trust)
     unsigned = None
     for found in reversed(good):
+        if component and component not in found.manifest["components"]:
+            continue
         judged = shelf.judge(found)
         if judged["verdict"] != FAIL and judged["genuine"]:
             return found
@@ -215,7 +220,7 @@ def resolve(root: str, wanted: str, trust: Trust) -> RecoverySet:
         return unsigned
     broken = f"; {_ledger.path_of(root)}: {shelf.chain.problem}" if shelf.chain.problem else ""
     raise BackupError(
-        f"set: latest: no usable set under {root}/sets"
+        f"set: latest: no usable set {f'with {component} ' if component else ''}under {root}/sets"
         + (f" ({len(good) + len(bad)} are there, all failed or damaged{broken})" if good or bad else ""),
         hint="Name a set's id to choose one on your own risk, or run backup.yml.",
     )
@@ -250,6 +255,27 @@ def next_sequence(root: str) -> tuple[int, str | None]:
     last = max([int(found.manifest["sequence"]) for found in good] + [chain.last_set_sequence(), 0])
     former = good[-1].sums_sha256 if good else list(chain.published().values() or [None])[-1]
     return last + 1, former
+
+
+def same_as_before(staging: Staging, components: t.Iterable[str], trust: Trust) -> bool:
+    """Whether an open set has nothing that isn't in the newest sets, of each component the newest one that is good.
+
+    Archives of the same files have the same plaintext; of a dump that is never so.
+    """
+    for component in components:
+        gone = bool(looked_at(staging, component).get("nothing"))
+        mine = {} if gone else _plaintexts(read_json(staging.report_path(component))["artefacts"], component)
+        try:
+            last = resolve(staging.root, "latest", trust, component=component)
+        except BackupError:
+            last = None
+        if mine != (_plaintexts(last.manifest["artefacts"], component) if last else {}):
+            return False
+    return True
+
+
+def _plaintexts(artefacts: t.Iterable[t.Mapping[str, t.Any]], component: str) -> dict[str, str]:
+    return {entry["path"]: entry["sha256_plaintext"] for entry in artefacts if entry["component"] == component}
 
 
 def seal(staging: Staging, facts: t.Mapping[str, t.Any], progress: Progress, trust: Trust) -> RecoverySet:

@@ -150,12 +150,12 @@ def _stay_inside(folder: str, relative: str) -> None:
         )
 
 
-def find_set(root: str | None, wanted: str, trust: Trust) -> RecoverySet:
+def find_set(root: str | None, wanted: str, trust: Trust, *, component: str = "") -> RecoverySet:
     if not wanted:
         raise BackupError("set: empty", hint="Name a set's id, latest, or the path of a dump.")
     if not root:
         raise BackupError("backup_root: missing", hint="Give the folder of all sets, or the path of a dump in set.")
-    return resolve(root, wanted, trust)
+    return resolve(root, wanted, trust, component=component)
 
 
 def _recorded(

@@ -246,7 +246,7 @@ def _chosen(
     if is_path(wanted):
         return subject_of_path(wanted), ""
     trust = _module.trust_of(params)
-    found = find_set(params["backup_root"], wanted, trust)
+    found = find_set(params["backup_root"], wanted, trust, component="postgres")
     refuse_untrusted(found, trust, unsigned="unsigned" in params["accept"])
     subject = subject_of_set(found, published_key(found, keys), sums=True)
     if not subject.sums and subject.public is not None:

@@ -109,6 +109,13 @@ options:
     type: list
     elements: str
     default: [postgres]
+  only_changed:
+    description:
+      - Publish nothing where the set has only what the newest sets have already, byte for byte. The open set is given
+        up then. So runs that look for changes can be frequent.
+      - A dump of a database is never the same.
+    type: bool
+    default: false
   images:
     description: The images that the installation runs, for the manifest.
     type: list
@@ -220,6 +227,10 @@ was_open:
   description: Whether there was a staging folder of this id.
   type: bool
   returned: O(state=aborted)
+published:
+  description: Whether the set was, or would be, published. Always true without O(only_changed).
+  type: bool
+  returned: O(state=sealed)
 sums_sha256:
   description: SHA-256 of the published set's C(SHA256SUMS), null in check mode.
   type: str
@@ -284,6 +295,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._policy import re
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
     all_sets,
     prepare_root,
+    same_as_before,
     seal,
     seen_by_a_witness,
     set_names,
@@ -400,6 +412,7 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
         "changed": True,
         "set_id": set_id,
         "path": path,
+        "published": True,
         "sequence": None,
         "sums_sha256": None,
         "ledger_head": None,
@@ -416,6 +429,10 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
         return result
     staging, trust = Staging(root, set_id), _module.trust_of(params)
     with staging.working() as progress:
+        if params["only_changed"] and same_as_before(staging, params["components"], trust):
+            forget(staging)
+            remove_tree(staging.path)
+            return {**result, "changed": False, "published": False, "diff": {"before": "", "after": ""}}
         found = seal(
             staging,
             {
@@ -513,6 +530,7 @@ def main() -> t.NoReturn:
                 "choices": ["scheduled", "pre_change", "on_change", "rotation", "manual"],
             },
             "components": {"type": "list", "elements": "str", "default": ["postgres"]},
+            "only_changed": {"type": "bool", "default": False},
             "images": {
                 "type": "list",
                 "elements": "dict",

@@ -36,7 +36,7 @@ options:
       - Unset lists all sets and selects none.
     type: str
   component:
-    description: List only sets that hold this component, such as V(postgres).
+    description: List only sets that hold this component, such as V(postgres). V(latest) is the newest of them.
     type: str
   level:
     description: List only sets that pass, proven to this level or a higher one.
@@ -357,7 +357,7 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
             raise BackupError(f"set: {wanted}: no such file", hint="Name a set's id, latest, or the path of a dump.")
         result["selected"] = {"set_id": None, "path": wanted, "verdict": "unproven", "level": ""}
         return result
-    result["selected"] = state_of(resolve(root, wanted, trust), shelf)
+    result["selected"] = state_of(resolve(root, wanted, trust, component=module.params["component"] or ""), shelf)
     return result
 
 

@@ -248,3 +248,26 @@ def test_one_flipped_bit_in_any_archive_fails(whole: Whole, name: str) -> None:
         victim.write_bytes(content)
     assert done["verdict"] == "fail"
     assert f"{name}: checksums" in [one["name"] for one in done["checks"] if one["verdict"] == "fail"]
+
+
+def test_a_run_that_looks_for_changes_publishes_what_changed_and_nothing_else(whole: Whole) -> None:
+    root = whole.installation.root
+    before = sorted(path.name for path in (root / "sets").iterdir())
+    ledger = (root / "ledger.jsonl").read_bytes()
+    nothing = whole.installation.play("backup", mazevault_reason="on_change")
+    assert (nothing.rc, nothing.changed) == (0, []), nothing.output
+    assert "Nothing changed" in nothing.output
+    assert sorted(path.name for path in (root / "sets").iterdir()) == before
+    assert (root / "ledger.jsonl").read_bytes() == ledger
+    assert list((root / "staging").glob("[!.]*")) == []
+    (whole.home / "config/nginx.conf").write_text("server { listen 8443; }\n", encoding="utf-8")
+    something = whole.installation.play("backup", mazevault_reason="on_change")
+    assert (something.rc, something.changed) == (0, ["Recovery set | Publish"]), something.output
+    (new,) = {path.name for path in (root / "sets").iterdir()} - set(before)
+    manifest = json.loads((root / "sets" / new / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["components"] == ["config", "tls"]
+    # The newest set holds no database, and the newest database is still the one that a restore takes.
+    identity = str(whole.custodians.data[0].private)
+    restore = whole.installation.play("restore_database", "--check", mazevault_identity_file=identity)
+    assert restore.rc == 0, restore.output
+    assert before[-1] in restore.output and new not in restore.output
