@@ -65,7 +65,6 @@ class Tool(t.Protocol):
 
     def list_names(self, folder: str, key: str, timeout: float) -> Said:
         """List what `secrets.vault` in a folder holds, opened with a key file in it."""
-        ...
 
 
 class HostTool:

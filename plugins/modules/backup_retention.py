@@ -47,7 +47,7 @@ options:
     type: int
   component_days:
     description:
-      - Days of single components, instead of O(days), such as V({"config": 90}). Vault and keys are kept for ever.
+      - Days of single components, instead of O(days), by the component's name. Vault and keys are kept for ever.
     type: dict
   tls_days:
     description: Days that certificates are kept after they have ended. Unset means 90, or the policy's.

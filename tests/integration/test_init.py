@@ -382,7 +382,7 @@ def test_the_set_was_made_under_the_policy_and_opens_with_each_identity(story: S
         wrapped, identity = folder / f"access/{name[:4]}.key.cms", story.custodians / f"recovery-{name}.key"
         opened = subprocess.run([*words, "-in", wrapped, "-inkey", identity], capture_output=True, check=False)
         assert b"PRIVATE KEY" in opened.stdout, (name, opened.stderr)
-    assert not [path for path in story.place.folder.rglob("recovery-*.key")], "no identity came to the control node"
+    assert not list(story.place.folder.rglob("recovery-*.key")), "no identity came to the control node"
 
 
 def test_the_steps_name_playbooks_that_are_there(story: Story) -> None:

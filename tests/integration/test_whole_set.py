@@ -232,24 +232,6 @@ def run(module: str, params: dict[str, t.Any], *, fails: bool = False) -> dict[s
     return done.result
 
 
-@pytest.mark.parametrize("name", ["config/config.tar.zst", "config/config-keys.tar.zst", "volumes/volumes.tar.zst"])
-def test_one_flipped_bit_in_any_archive_fails(whole: Whole, name: str) -> None:
-    victim = next(whole.path.glob(f"{name}.*"))
-    content = victim.read_bytes()
-    changed = bytearray(content)
-    changed[len(content) // 2] ^= 4
-    victim.write_bytes(changed)
-    try:
-        done = run(
-            "backup_verify",
-            {"backup_root": str(whole.installation.root), "set": whole.path.name, "level": "checksum"},
-        )
-    finally:
-        victim.write_bytes(content)
-    assert done["verdict"] == "fail"
-    assert f"{name}: checksums" in [one["name"] for one in done["checks"] if one["verdict"] == "fail"]
-
-
 def test_a_run_that_looks_for_changes_publishes_what_changed_and_nothing_else(whole: Whole) -> None:
     root = whole.installation.root
     before = sorted(path.name for path in (root / "sets").iterdir())
@@ -271,3 +253,21 @@ def test_a_run_that_looks_for_changes_publishes_what_changed_and_nothing_else(wh
     restore = whole.installation.play("restore_database", "--check", mazevault_identity_file=identity)
     assert restore.rc == 0, restore.output
     assert before[-1] in restore.output and new not in restore.output
+
+
+@pytest.mark.parametrize("name", ["config/config.tar.zst", "config/config-keys.tar.zst", "volumes/volumes.tar.zst"])
+def test_one_flipped_bit_in_any_archive_fails(whole: Whole, name: str) -> None:
+    victim = next(whole.path.glob(f"{name}.*"))
+    content = victim.read_bytes()
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 4
+    victim.write_bytes(changed)
+    try:
+        done = run(
+            "backup_verify",
+            {"backup_root": str(whole.installation.root), "set": whole.path.name, "level": "checksum"},
+        )
+    finally:
+        victim.write_bytes(content)
+    assert done["verdict"] == "fail"
+    assert f"{name}: checksums" in [one["name"] for one in done["checks"] if one["verdict"] == "fail"]

@@ -59,7 +59,7 @@ class Find(t.NamedTuple):
 
 def planted(name: str, *, awkward: str = AWKWARD) -> Canary:
     """A new one; escaping rewrites its middle, so either end is looked for by itself."""
-    halves = ["".join(secrets.choice(ALPHABET) for _ in range(14)) for _ in range(2)]
+    halves = ["".join(secrets.choice(ALPHABET) for _letter in range(14)) for _half in range(2)]
     return of_text(name, awkward.join(halves))
 
 

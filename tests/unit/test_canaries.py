@@ -140,8 +140,8 @@ def test_everything_that_belongs_to_a_file_is_searched(tmp_path: Path) -> None:
     assert SEARCH.tree(top, tmp_path / "missing") == []
     hidden = {
         "content": lambda: (top / "deep/er/.content").write_bytes(gzip.compress(PASSWORD.value)),
-        "name": lambda: (top / "deep" / f"name {PASSWORD.text}").touch(),
-        "folder": lambda: (top / f"folder {PASSWORD.text}").mkdir(),
+        "name": (top / "deep" / f"name {PASSWORD.text}").touch,
+        "folder": (top / f"folder {PASSWORD.text}").mkdir,
         "link": lambda: (top / "link").symlink_to(f"nowhere/{PASSWORD.text}"),
         "attribute": lambda: os.setxattr(top / "empty", "user.note", base64.b64encode(PASSWORD.value)),
     }

@@ -56,8 +56,8 @@ def test_what_wont_do(name: str, said: str | None, problem: str) -> None:
 
 
 def test_who_needs_what() -> None:
-    def names(**where: str) -> list[str]:
-        return [need.name for need in _requirements.required(**where)]
+    def names(encryption: str, runtime: str) -> list[str]:
+        return [need.name for need in _requirements.required(encryption=encryption, runtime=runtime)]
 
     assert names(encryption="cms", runtime="podman") == ["openssl", "zstd", "tar"]
     assert names(encryption="age", runtime="docker")[3:] == ["age", "age-keygen"]
