@@ -255,6 +255,7 @@ in one `bash -euo pipefail`.
 START_HERE_SYMPTOMS = (
     ("the database is wrong, the host is fine", "restore_database.yml"),
     ("the restore was wrong", "rollback_database.yml"),
+    (".env, vault.key or secrets.vault is lost", "restore_keys.yml"),
     ("are the sets still good?", "verify.yml"),
 )
 

@@ -220,7 +220,12 @@ def _generation(module: AnsibleModule) -> str:
     if not params["settings"]:
         return ""
     files = {name: params[name] or "" for name in ("vault_file", "key_file")}
-    material = read(env_file=params["settings"][0], **files)
+    try:
+        material = read(env_file=params["settings"][0], **files)
+    except BackupError as exc:
+        # What nobody can make sense of is saved all the same, as key material.
+        module.warn(f"keys: {exc.msg}. The generation of the keys isn't known.")
+        return ""
     root, trust = params["backup_root"], _module.trust_of(params)
     gone = lost_since(root, material, trust)
     if gone:
