@@ -53,7 +53,20 @@ _value:
 _CERTIFICATES = re.compile(r"(?:\A|[/_-])(?:certs?|certificates|ssl|tls|pki|letsencrypt)(?:\Z|[/_-])", re.IGNORECASE)
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 # Of the system, not of MazeVault.
-_SYSTEM = ("/etc/localtime", "/etc/timezone", "/proc", "/sys", "/dev", "/run", "/var/run", "/tmp", "/var/lib/docker")
+_SYSTEM = (
+    "/etc/ssl",
+    "/etc/pki",
+    "/usr",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/var/run",
+    "/tmp",
+    "/var/lib/docker",
+)
 _SYSTEM_FILES = ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/etc/passwd", "/etc/group")
 _KEPT_ELSEWHERE = ("postgres", "redis")
 _LETS_ENCRYPT = "/etc/letsencrypt"

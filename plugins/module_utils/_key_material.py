@@ -26,8 +26,9 @@ _HARMLESS = re.compile(
 # user:password@ in an address, or password=... in a connection string.
 _IN_ADDRESS = re.compile(r"://[^\s/@:]*:([^\s/@]+)@|(?:^|\s)password=('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
 _REFERENCE = re.compile(r"""["']?\$\{?[A-Za-z_]\w*(?:\}|:?[?][^}]*\})?["']?\Z""")
-# Shorter values occur by chance in any text.
-LEAST_LENGTH = 8
+# Shorter values occur by chance in any text, and so do words: a password `mazevault` isn't one wherever that stands.
+_LEAST_LENGTH = 8
+_WORD = re.compile(r"[A-Za-z]?[a-z]{0,15}|[A-Z]{0,16}")
 _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|AGE-SECRET-KEY-1")
 _KEY_SUFFIXES = (".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx", ".ppk")
 _KEYSTORES = (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")
@@ -109,8 +110,14 @@ def config_without_keys(text: str, mark: str, secrets: t.Iterable[str]) -> Prepa
     return Prepared(_without(_ENTRY.sub(entry, text), mark, secrets), tuple(dict.fromkeys(names)))
 
 
+def looked_for(secrets: t.Iterable[str]) -> list[str]:
+    """Those values that give key material away wherever they stand, longest first."""
+    telling = {secret for secret in secrets if len(secret) >= _LEAST_LENGTH and not _WORD.fullmatch(secret)}
+    return sorted(telling, key=len, reverse=True)
+
+
 def _without(text: str, mark: str, secrets: t.Iterable[str]) -> str:
-    for secret in sorted({secret for secret in secrets if len(secret) >= LEAST_LENGTH}, key=len, reverse=True):
+    for secret in looked_for(secrets):
         text = text.replace(secret, mark)
     return text
 
@@ -129,7 +136,7 @@ def sort_files(tops: t.Iterable[str], secrets: t.Iterable[str]) -> Sorted:
     Args:
         secrets: values that make a file key material.
     """
-    wanted = [secret.encode() for secret in secrets if len(secret) >= LEAST_LENGTH]
+    wanted = [secret.encode() for secret in looked_for(secrets)]
     found = Sorted()
     for top in tops:
         for path in _files(top):

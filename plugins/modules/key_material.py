@@ -165,7 +165,7 @@ from dataclasses import dataclass, field
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _module
-from ansible_collections.mazevault.backup.plugins.module_utils._certificates import certificates_in
+from ansible_collections.mazevault.backup.plugins.module_utils._certificates import MOST, certificates_in
 from ansible_collections.mazevault.backup.plugins.module_utils._env_file import settings_of
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree, write_file, write_json
@@ -297,6 +297,8 @@ def _find(module: AnsibleModule) -> dict[str, t.Any]:
     texts = _prepared(params, secrets, generation)
     found = _sort(params, texts, secrets)
     certificates = [one.as_dict() for one in certificates_in(found.looked)]
+    if len(certificates) >= MOST:
+        module.warn(f"{params['component']}: more than {MOST} certificates; only the first ones are in the manifest.")
     nothing = ""
     if not (found.data or found.keys or texts):
         places = ", ".join(dict.fromkeys(path for _parameter, path in named))

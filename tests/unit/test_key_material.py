@@ -16,6 +16,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._env_file import 
 from ansible_collections.mazevault.backup.plugins.module_utils._key_material import (
     config_without_keys,
     is_key_name,
+    looked_for,
     secret_values,
     sort_files,
     without_keys,
@@ -162,7 +163,7 @@ def test_no_secret_is_left_whatever_the_file(lines: list[tuple[str, str, str, st
     secrets = secret_values(settings)
     found = without_keys(text, MARK, secrets.values())
     for name, secret in secrets.items():
-        if len(secret) >= 8 and secret not in MARK:
+        if secret in looked_for(secrets.values()) and secret not in MARK:
             assert secret not in found.text.replace(MARK, ""), name
     event(f"refused: {bool(settings.refused)}")
     if not settings.refused and not settings.unknown:
@@ -172,6 +173,16 @@ def test_no_secret_is_left_whatever_the_file(lines: list[tuple[str, str, str, st
         same = {name: value for name, value in settings.values.items() if name not in touched}
         clean = {name: value for name, value in same.items() if not any(secret in value for secret in secrets.values())}
         assert {name: again.values[name] for name in clean} == clean
+
+
+def test_a_word_that_is_a_password_is_one_only_where_it_is_set() -> None:
+    text = "IMAGE=postgres:15\nPOSTGRES_USER=postgres\nPOSTGRES_PASSWORD=postgres\n"
+    found = without_keys(text, MARK, ["postgres"])
+    assert found.text == f"IMAGE=postgres:15\nPOSTGRES_USER=postgres\nPOSTGRES_PASSWORD={MARK}\n"
+    assert looked_for(["postgres", "Changeme", "MAZEVAULT", "short1", "correct-horse", "x9kfjw2m"]) == [
+        "correct-horse",
+        "x9kfjw2m",
+    ]
 
 
 def test_files_with_key_material_are_told_from_others(tmp_path: Path) -> None:
