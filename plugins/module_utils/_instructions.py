@@ -64,7 +64,7 @@ export DATA_KEY="${{DATA_KEY:-/dev/shm/data.key}}"
 test -s "$DATA_KEY"
 ```
 """
-    if any(entry["class"] == "keys" for entry in manifest["artefacts"]):
+    if any(entry["class"] == "keys" for entry in _archives(manifest)):
         others = ", ".join(f"`{one['name']}`" for one in manifest["recipients"]["keys"])
         text += f"""
 Key material (private keys, passwords, the master key) has a key of its own, which only these can open: {others}.
@@ -163,8 +163,12 @@ mkdir -p {target}
 {source} | tar --extract --numeric-owner --same-permissions --acls --xattrs --xattrs-include='*' --directory={target}"""
 
 
+def _archives(manifest: t.Mapping[str, t.Any]) -> list[t.Mapping[str, t.Any]]:
+    return [entry for entry in manifest["artefacts"] if entry["component"] != "postgres"]
+
+
 def _files_sections(manifest: t.Mapping[str, t.Any], scheme: str) -> list[str]:
-    archives = [entry for entry in manifest["artefacts"] if entry["format"] == "tar"]
+    archives = _archives(manifest)
     data = [entry for entry in archives if entry["class"] == "data"]
     keys = [entry for entry in archives if entry["class"] == "keys"]
     if not archives:

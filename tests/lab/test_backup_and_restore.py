@@ -255,12 +255,32 @@ def test_restore_md_is_enough_on_a_bare_host(story: Story, lab: Lab) -> None:
     folder = f"/var/tmp/restore/{name}"
     text = bare.check_output("cat %s/RESTORE.md", folder)
     blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.M | re.S)
-    assert len(blocks) == 6
+    assert len(blocks) == 9
     script = "\n".join(blocks)
     env = "PGHOST=/var/tmp/restore PGUSER=mazevault MAZEVAULT_HOST_KEY=/var/tmp/restore/host.pub"
+    files = "/var/tmp/restore/files"
+    bare.check_output("install -d -m 0700 %s", files)
+    env += f" RESTORED={files}"
     done = bare.run(f"cd %s && env {env} bash -euo pipefail -c %s", folder, script)
     assert (done.rc, done.stderr.replace("Verified OK", "").strip()) == (0, "")
     psql = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", "/var/tmp/restore", "-U", "mazevault", "-d", "mazevault")
     found = hosts.inside(lab.place, hosts.named("mv-bare"), *psql, data=CONTENT_SQL.encode())
     assert differing(story.seen["good"], content_of(found)) == []
     hosts.inside(lab.place, hosts.named("mv-bare"), "bash", "-c", BARE_END)
+    listed = "find . -type f -printf '%%P %%m %%U:%%G ' -exec sha256sum {} \\; | cut -d' ' -f1-4 | sort"
+    for there, here in (
+        ("config/opt/mazevault", "/opt/mazevault"),
+        ("tls/volumes/mazevault_certs", "/var/lib/docker/volumes/mazevault_certs/_data"),
+        ("volumes/volumes/mazevault_backend_data", "/var/lib/docker/volumes/mazevault_backend_data/_data"),
+    ):
+        restored = bare.check_output(f"cd {files}/{there} && {listed}").splitlines()
+        live = story.site.shell(f"cd {here} && {listed}").splitlines()
+        assert restored and set(restored) <= set(live), there
+    assert any(
+        line.startswith(".env 600 0:0 ")
+        for line in bare.check_output(f"cd {files}/config/opt/mazevault && {listed}").splitlines()
+    )
+    assert any(
+        line.startswith("server.key 600 70:70 ")
+        for line in bare.check_output(f"cd {files}/tls/volumes/mazevault_certs && {listed}").splitlines()
+    )
