@@ -100,7 +100,7 @@ def make_keys(staging: Staging, wanted: Protection) -> None:
     """Make this set's keys and wrap them; they are forgotten when the run ends, whatever its end."""
     note: dict[str, t.Any] = {"scheme": wanted.scheme, "reason": wanted.reason, "recipients": wanted.described()}
     if wanted.scheme != "none":
-        note["memory"] = memory_folder(staging.name)
+        note["memory"] = memory_folder(f"{staging.name}-{_mark(staging.root)}")
         # First the note, then a key: a dead run's keys are found by it.
         write_json(os.path.join(staging.path, _NOTE), note)
         access = os.path.join(staging.set_path, "access")
@@ -256,7 +256,12 @@ def forget_kept(root: str) -> None:
 
 
 def _kept_folder(root: str, place: str) -> str:
-    return os.path.join(place, f"mazevault-kept-{os.getuid()}-{hashlib.sha256(root.encode()).hexdigest()[:12]}")
+    return os.path.join(place, f"mazevault-kept-{os.getuid()}-{_mark(root)}")
+
+
+def _mark(root: str) -> str:
+    """Tells a backup root's folders from those of another one on the same host."""
+    return hashlib.sha256(root.encode()).hexdigest()[:12]
 
 
 def private_key_file(path: str, parameter: str) -> None:

@@ -78,7 +78,7 @@ class Planted:
 def plant(installation: Installation, password: Canary) -> Planted:
     """In its home and its database; the application's own secrets become canaries too."""
     home, server = installation.root.parent, installation.server
-    texts = {name: planted(name) for name in ("row", "comment", "database's setting", "greeting", "script")}
+    texts = {name: planted(name) for name in ("row", "comment", "database's setting", "greeting", "script", "upload")}
     simple = {name: planted(name, awkward="_") for name in ("JWT_SECRET", "SMTP_PASSWORD", "role's password")}
     binary = of_bytes("bytea", secrets.token_bytes(32))
     master = of_text("MASTER_KEY", installation.site.master_key)
@@ -95,6 +95,9 @@ def plant(installation: Installation, password: Canary) -> Planted:
     _write(home / "docker-compose.yml", compose)
     _write(home / "config/mazevault.yml", f'greeting: "{texts["greeting"].text}"\n')
     _write(home / "scripts/tidy.sh", f"#!/bin/sh\n# {texts['script'].text}\n", mode=0o755)
+    _write(home / "uploads/report.txt", f"{texts['upload'].text}\n")
+    # Somebody's copy of a key makes a file key material, wherever it lies.
+    _write(home / "uploads/notes.txt", f"the old one was {master.text}\n")
     key = _certificate(home / "certs")
     _write(home / "certs/legacy/old-server.pem", key.read_text(encoding="ascii"), mode=0o600)
 
@@ -119,7 +122,7 @@ def plant(installation: Installation, password: Canary) -> Planted:
             *_secrets(installation),
         ),
         rows=(texts["row"], texts["comment"], texts["database's setting"], binary),
-        settings=(texts["greeting"], texts["script"]),
+        settings=(texts["greeting"], texts["script"], texts["upload"]),
     )
 
 
@@ -186,6 +189,7 @@ class Guarded:
             **self.installation.variables(),
             "mazevault_components": list(COMPONENTS),
             "mazevault_postgres_scratch_dir": str(self.scratch),
+            "mazevault_volumes_paths": [str(self.installation.root.parent / "uploads")],
         }
 
     def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
