@@ -159,7 +159,7 @@ def test_files_of_class_keys_open_for_their_custodians_alone(run: Run, tmp_path:
         place = {"set_id": set_id}
         passfile = {"passfile": str(site.installation.passfile)}
         outcomes.append(flow.must("pg_dump", **flow.connection, **flow.programs, **place, **passfile))
-        paths = [{"path": f"{home}/{name}"} for name in (".env", "certs", "config", "scripts")]
+        paths = [{"path": f"{home}/{name}"} for name in (".env", "certs", "config", "scripts", "uploads/report.txt")]
         outcomes.append(flow.must("files_backup", **place, component="tls", paths=paths[:2], **{"class": "keys"}))
         outcomes.append(flow.must("files_backup", **place, component="config", paths=paths[2:]))
         components = ["config", "postgres", "tls"]
