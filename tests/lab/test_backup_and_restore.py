@@ -266,8 +266,7 @@ def test_restore_md_is_enough_on_a_bare_host(story: Story, lab: Lab) -> None:
     psql = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", "/var/tmp/restore", "-U", "mazevault", "-d", "mazevault")
     found = hosts.inside(lab.place, hosts.named("mv-bare"), *psql, data=CONTENT_SQL.encode())
     assert differing(story.seen["good"], content_of(found)) == []
-    hosts.inside(lab.place, hosts.named("mv-bare"), "bash", "-c", BARE_END)
-    listed = "find . -type f -printf '%%P %%m %%U:%%G ' -exec sha256sum {} \\; | cut -d' ' -f1-4 | sort"
+    listed = "find . -type f -printf '%P %m %U:%G ' -exec sha256sum {} \\; | cut -d' ' -f1-4 | sort"
     for there, here in (
         ("config/opt/mazevault", "/opt/mazevault"),
         ("tls/volumes/mazevault_certs", "/var/lib/docker/volumes/mazevault_certs/_data"),
@@ -284,3 +283,4 @@ def test_restore_md_is_enough_on_a_bare_host(story: Story, lab: Lab) -> None:
         line.startswith("server.key 600 70:70 ")
         for line in bare.check_output(f"cd {files}/tls/volumes/mazevault_certs && {listed}").splitlines()
     )
+    hosts.inside(lab.place, hosts.named("mv-bare"), "bash", "-c", BARE_END)
