@@ -274,7 +274,7 @@ def test_restore_md_is_enough_on_a_bare_host(story: Story, lab: Lab) -> None:
     ):
         restored = bare.check_output(f"cd {files}/{there} && {listed}").splitlines()
         live = story.site.shell(f"cd {here} && {listed}").splitlines()
-        assert restored and set(restored) <= set(live), there
+        assert (restored or not live) and set(restored) <= set(live), there
     assert any(
         line.startswith(".env 600 0:0 ")
         for line in bare.check_output(f"cd {files}/config/opt/mazevault && {listed}").splitlines()
