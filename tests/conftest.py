@@ -15,16 +15,11 @@ settings.load_profile("untimed")
 
 
 class OneWorkerEach(LoadScopeScheduling):
-    """A file's tests share their servers, and all the lab's tests share its hosts: each of these is one worker's.
-
-    So are the tests that look at what runs leave in memory, which is one place for all.
-    """
+    """A file's tests share their servers, and all the lab's tests share its hosts: each of these is one worker's."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        if path.startswith("tests/lab/"):
-            return "lab"
-        return "memory" if path.endswith(("/test_encryption.py", "/test_sweeper.py")) else path
+        return "lab" if path.startswith("tests/lab/") else path
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWorkerEach:
