@@ -216,7 +216,11 @@ def _put(write: _Write, moment: str) -> str:
     kept = ""
     if write.replaces:
         info = os.stat(write.path)
-        kept = f"{write.path}.before_{moment}"
+        kept, number = f"{write.path}.before_{moment}", 1
+        # Two restores in one second each keep what they replace.
+        while os.path.lexists(kept):
+            number += 1
+            kept = f"{write.path}.before_{moment}_{number}"
         os.link(write.path, kept)
     write_file(write.path, write.content)
     if write.replaces:
