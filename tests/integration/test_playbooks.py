@@ -195,7 +195,7 @@ def test_previews_on_a_fresh_host_say_what_the_runs_would(story: Story) -> None:
     assert story.plays["backup on a fresh host"].rc == 0, story.plays["backup on a fresh host"].output
     expected = {
         "verify": "no recovery set is there",
-        "restore_database": "set: latest: no usable set under",
+        "restore_database": "set: latest: no usable set with postgres under",
         "rollback_database": "kept: no database mazevault_before_... is there",
     }
     for playbook, said in expected.items():

@@ -75,7 +75,8 @@ def test_an_unanswered_question_takes_the_default(unanswered: dict[str, Job], in
     assert [dump[name] for name in shown] == ["mazevault", "mazevault", "custom", "auto", 30.0, None, None, None, None]
     assert unanswered["backup"].arguments("backup_verify")["level"] == "restore"
     sealed = unanswered["backup"].tasks["Recovery set | Publish"]["invocation"]["module_args"]
-    assert (sealed["reason"], sealed["components"], sealed["site"]) == ("manual", ["postgres"], None)
+    everything = ["postgres", "config", "tls", "volumes"]
+    assert (sealed["reason"], sealed["components"], sealed["site"]) == ("manual", everything, None)
     probe = unanswered["restore_database"].tasks["Stack | Ask MazeVault for its health and its secrets"]
     assert (probe["secrets_total"], probe["secrets_decrypted"], probe["verdict"]) == (60, 60, "pass")
     restore = unanswered["restore_database"].arguments("pg_restore")
