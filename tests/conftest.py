@@ -4,10 +4,15 @@
 
 from __future__ import annotations
 
+import re
+import zlib
+
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+
+from support.flow import FULL
 
 # How long an example takes is the machine's affair.
 settings.register_profile("untimed", deadline=None)
@@ -24,6 +29,21 @@ class OneWorkerEach(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWorkerEach:
     return OneWorkerEach(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A sample of what takes long: each test on one server version, by its name, so that all versions are met."""
+    if FULL:
+        return
+    same: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        slow = not item.nodeid.startswith("tests/unit/")
+        same.setdefault(re.sub(r"\bpg\d+\b", "pg", item.nodeid) if slow else item.nodeid, []).append(item)
+    kept = {id(alike[zlib.crc32(name.encode()) % len(alike)]) for name, alike in same.items()}
+    left_out = [item for item in items if id(item) not in kept]
+    if left_out:
+        items[:] = [item for item in items if id(item) in kept]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
