@@ -109,6 +109,8 @@ class Site:
     """Of the control node."""
     control_path: Path
     env: t.Mapping[str, str] = field(default_factory=dict)
+    protection: t.Mapping[str, t.Any] = field(default_factory=lambda: IN_PLAIN)
+    """How its sets are encrypted."""
 
     @property
     def name(self) -> str:
@@ -144,7 +146,7 @@ class Site:
             "ansible_python_interpreter": "/usr/bin/python3",
             "ansible_pipelining": True,
             "ansible_ssh_common_args": f'-F "{self.place.ssh_config}"',
-            **{f"mazevault_{name}": value for name, value in IN_PLAIN.items()},
+            **{f"mazevault_{name}": value for name, value in self.protection.items()},
         }
         path = self.folder / "inventory.yml"
         path.write_text(json.dumps({"mazevault": {"hosts": {self.name: variables}}}), encoding="utf-8")

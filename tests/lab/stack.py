@@ -16,7 +16,7 @@ from .client import Client
 from .hosts import Host
 from .layout import SHIPPED
 from .place import Place
-from .process import say, wait_for
+from .process import LabError, say, wait_for
 
 HOME = SHIPPED.home
 TOKEN_FILE = "api-token"
@@ -30,7 +30,7 @@ def ensure(place: Place, host: Host) -> None:
     if not hosts.succeeds(place, host, "test", "-e", f"{host.layout.home}/.env"):
         _install(place, host)
     compose(place, host, "up", "--detach")
-    wait_for(f"{host.name}: the stack's API", lambda: healthy(place, host), 120)
+    _wait_healthy(place, host)
     if not hosts.succeeds(place, host, "test", "-e", _token_file(host)):
         seed(place, host, size="small", number=1)
     _tell_outside(place, host)
@@ -101,8 +101,21 @@ def seed(place: Place, host: Host, *, size: str, number: int) -> None:
     token = compose(place, host, "run", "--rm", "--no-deps", "-T", users[0], "sh", "-c", script, "seed", *words)
     hosts.inside(place, host, "install", "-m", "0600", "/dev/stdin", _token_file(host), data=token.encode())
     compose(place, host, "start", *users)
-    wait_for(f"{host.name}: the stack's API", lambda: healthy(place, host), 120)
+    _wait_healthy(place, host)
     _tell_outside(place, host)
+
+
+def _wait_healthy(place: Place, host: Host) -> None:
+    """Until its API says so. Podman's names are sometimes not known yet when a container starts, which then ends."""
+    for last in (False, False, True):
+        try:
+            wait_for(f"{host.name}: the stack's API", lambda: healthy(place, host), 50)
+            return
+        except LabError:
+            if last:
+                raise
+        users = [host.layout.service(name) for name in ("backend", "ocsp")]
+        compose(place, host, "start", *users)
 
 
 def _token_file(host: Host) -> str:

@@ -8,7 +8,6 @@ What happened is judged from outside: by the engine, by SQL, by sums of files, a
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 import typing as t
 from collections.abc import Callable, Iterator
@@ -16,9 +15,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lab import hosts
+from lab import by_hand
 from lab.conftest import Lab
-from lab.site import CONTENT_SQL, ROOT, Site, content_of
+from lab.site import Site
 from lab.user import Reader, Writer
 from support.flow import FULL
 from support.plays import Play
@@ -35,19 +34,6 @@ CREATE TABLE only_in_the_damaged_one (id integer);
 """
 # Reading a secret is audited by the application.
 READING = ("public.audit_logs", "public.audit_logs_id_seq")
-
-# The folder is made by this test, and belongs to it alone.
-BARE_SERVER = """
-rm -rf /var/tmp/restore && install -d -m 0711 /var/tmp/restore && install -d -o postgres /var/tmp/restore/data
-chown postgres /var/tmp/restore
-runuser -u postgres -- /usr/lib/postgresql/15/bin/initdb -D /var/tmp/restore/data -U mazevault --auth=trust >/dev/null
-runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_ctl -D /var/tmp/restore/data -l /var/tmp/restore/log -w \\
-    -o "-k /var/tmp/restore -c listen_addresses='' -c fsync=off" start >/dev/null
-"""
-BARE_END = """
-runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_ctl -D /var/tmp/restore/data -m immediate stop
-rm -rf /var/tmp/restore
-"""
 
 
 def differing(one: dict[str, str], other: dict[str, str], *, ignore: t.Collection[str] = ()) -> list[str]:
@@ -241,46 +227,11 @@ def test_the_interruption_is_the_applications_own(story: Story, playbook: str, r
     assert seen - own < OUR_PART
 
 
-def test_restore_md_is_enough_on_a_bare_host(story: Story, lab: Lab) -> None:
+def test_restore_md_is_enough_on_a_bare_host(story: Story) -> None:
     """Its blocks as they stand, on a host with PostgreSQL's programs and nothing of ours."""
     (name,) = story.site.sets()
-    bare = lab.host("mv-bare")
-    hosts.inside(lab.place, hosts.named("mv-bare"), "bash", "-ec", BARE_SERVER)
-    copied = f"ssh -F '{lab.place.ssh_config}' {NAME} sudo tar -C {ROOT}/sets -c {name}"
-    copied += f" | ssh -F '{lab.place.ssh_config}' mv-bare sudo tar -C /var/tmp/restore -x"
-    subprocess.run(["bash", "-euo", "pipefail", "-c", copied], check=True)
-    # As from the printed card.
-    key = story.site.shell("cat /etc/mazevault-backup/host.pub").encode()
-    hosts.inside(lab.place, hosts.named("mv-bare"), "install", "/dev/stdin", "/var/tmp/restore/host.pub", data=key)
-    folder = f"/var/tmp/restore/{name}"
-    text = bare.check_output("cat %s/RESTORE.md", folder)
-    blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.M | re.S)
-    assert len(blocks) == 9
-    script = "\n".join(blocks)
-    env = "PGHOST=/var/tmp/restore PGUSER=mazevault MAZEVAULT_HOST_KEY=/var/tmp/restore/host.pub"
-    files = "/var/tmp/restore/files"
-    bare.check_output("install -d -m 0700 %s", files)
-    env += f" RESTORED={files}"
-    done = bare.run(f"cd %s && env {env} bash -euo pipefail -c %s", folder, script)
-    assert (done.rc, done.stderr.replace("Verified OK", "").strip()) == (0, "")
-    psql = ("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", "/var/tmp/restore", "-U", "mazevault", "-d", "mazevault")
-    found = hosts.inside(lab.place, hosts.named("mv-bare"), *psql, data=CONTENT_SQL.encode())
-    assert differing(story.seen["good"], content_of(found)) == []
-    listed = "find . -type f -printf '%P %m %U:%G ' -exec sha256sum {} \\; | cut -d' ' -f1-4 | sort"
-    for there, here in (
-        ("config/opt/mazevault", "/opt/mazevault"),
-        ("tls/volumes/mazevault_certs", "/var/lib/docker/volumes/mazevault_certs/_data"),
-        ("volumes/volumes/mazevault_backend_data", "/var/lib/docker/volumes/mazevault_backend_data/_data"),
-    ):
-        restored = bare.check_output(f"cd {files}/{there} && {listed}").splitlines()
-        live = story.site.shell(f"cd {here} && {listed}").splitlines()
-        assert (restored or not live) and set(restored) <= set(live), there
-    assert any(
-        line.startswith(".env 600 0:0 ")
-        for line in bare.check_output(f"cd {files}/config/opt/mazevault && {listed}").splitlines()
-    )
-    assert any(
-        line.startswith("server.key 600 70:70 ")
-        for line in bare.check_output(f"cd {files}/tls/volumes/mazevault_certs && {listed}").splitlines()
-    )
-    hosts.inside(lab.place, hosts.named("mv-bare"), "bash", "-c", BARE_END)
+    with by_hand.bare_host(story.site.place) as elsewhere:
+        elsewhere.take(story.site, name)
+        assert elsewhere.follow(name) == ""
+        assert differing(story.seen["good"], elsewhere.content()) == []
+        assert by_hand.differing_files(story.site, elsewhere) == {}
