@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import random
 import re
 import time
 import typing as t
@@ -20,7 +19,7 @@ import pytest
 from lab.process import attempt
 from support import compare, containers, kill, steps
 from support.containers import ContainerFlow, ContainerServer, Dummy
-from support.flow import FULL, HOSTNAME
+from support.flow import FULL, HOSTNAME, sample
 from support.modules import Outcome, Running, started
 
 STALE = 0.3
@@ -85,13 +84,6 @@ ALWAYS = [
     Moment("pg_dump", "dump: pg_dump runs", "module"),
 ]
 ALWAYS_SWAPS = [Moment("pg_swap", "swap: between the renames", "server paused for long")]
-
-
-def chosen(every: list[Moment], always: list[Moment], sample: int) -> list[Moment]:
-    if FULL:
-        return every
-    others = [moment for moment in every if moment not in always]
-    return [*always, *random.Random(20261123).sample(others, sample)]
 
 
 @pytest.fixture(scope="module", params=containers.MAJORS if FULL else containers.MAJORS[:1], ids=lambda m: f"pg{m}")
@@ -253,7 +245,7 @@ def healed(flow: ContainerFlow) -> str:
     return set_id
 
 
-@pytest.mark.parametrize("moment", chosen(KILLS, ALWAYS, 2), ids=str)
+@pytest.mark.parametrize("moment", sample(KILLS, 2, always=ALWAYS), ids=str)
 def test_struck(moment: Moment, flow: ContainerFlow, record_property: t.Any) -> None:
     first, _nobody = whole_run(flow)
     before, live = hashes(flow.root / "sets" / first), content(flow, flow.database)
@@ -301,7 +293,7 @@ def restore_struck(flow: ContainerFlow, moment: Moment, wanted: str) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("moment", chosen(SWAPS, ALWAYS_SWAPS, 1), ids=str)
+@pytest.mark.parametrize("moment", sample(SWAPS, 1, always=ALWAYS_SWAPS), ids=str)
 def test_struck_swap(moment: Moment, flow: ContainerFlow, record_property: t.Any) -> None:
     """The application is never left down, and the next run brings things to an end."""
     published = flow.publish()

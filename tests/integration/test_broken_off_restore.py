@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -19,12 +18,11 @@ import pytest
 
 from support import compare, kill, modules, standin_control, steps
 from support.acked import AckedWriter
-from support.flow import FULL, HOSTNAME, Flow
+from support.flow import FULL, HOSTNAME, Flow, sample
 from support.plays import Installation, content_of, databases, installed, server_state, tree_state
 from support.servers import PgServer, installations
 
 SOME = installations() if FULL else installations()[:1]
-SEED = 20261123
 IN_PLACE_STEPS = (
     "in place: stop the application",
     "in place: drop the database",
@@ -32,12 +30,6 @@ IN_PLACE_STEPS = (
     "in place: prove",
     "in place: start the application",
 )
-
-
-def sample(steps: tuple[str, ...], *always: str, more: int) -> list[str]:
-    """Some steps, the same ones each time; all of them in the full mode."""
-    rest = [step for step in steps if step not in always]
-    return list(steps) if FULL else [*always, *random.Random(SEED).sample(rest, more)]
 
 
 @pytest.fixture(params=SOME, ids=str)
@@ -111,7 +103,7 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
 
 
-@pytest.mark.parametrize("step", sample(steps.SWAP, "swap: between the renames", "swap: renamed", more=1))
+@pytest.mark.parametrize("step", sample(steps.SWAP, 1, always=["swap: between the renames"]))
 def test_everybody_killed_at_once_is_mended_by_the_next_run(step: str, installation: Installation, flow: Flow) -> None:
     """Worker, guardian and module, as when the machine goes down: the databases are whole; `recovered` starts all."""
     server = installation.server
@@ -209,9 +201,7 @@ def test_closed_output_and_hangup_do_not_end_a_swap(installation: Installation, 
     assert content_of(server) == good
 
 
-@pytest.mark.parametrize(
-    "step", sample(IN_PLACE_STEPS, "in place: stop the application", "in place: start the application", more=1)
-)
+@pytest.mark.parametrize("step", sample(IN_PLACE_STEPS, 1, always=["in place: start the application"]))
 def test_killed_in_place(step: str, installation: Installation, flow: Flow) -> None:
     """The application is up by itself, and nothing that was still there is thrown away."""
     server = installation.server

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from support.escrow_site import PEOPLE, Site, made_site
+from support.flow import sample
 from support.identities import make_identity, schemes
 
 
@@ -127,9 +128,10 @@ def link(path: Path) -> None:
     path.symlink_to("elsewhere")
 
 
-@pytest.mark.parametrize(
-    ("damage", "why"), [(delete, "missing"), (truncate, "truncated"), (replace, "replaced"), (link, "not a file")]
-)
+DAMAGES = [(delete, "missing"), (truncate, "truncated"), (replace, "replaced"), (link, "not a file")]
+
+
+@pytest.mark.parametrize(("damage", "why"), sample(DAMAGES, 2))
 def test_a_damaged_copy_is_healed_and_told(site: Site, damage: t.Callable[[Path], None], why: str) -> None:
     site.keep()
     site.rotate()

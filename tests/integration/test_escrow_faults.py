@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.escrow_site import Site, made_site
+from support.flow import sample
 from support.modules import run_module
 
 STEPS = (
@@ -53,7 +54,10 @@ def in_memory() -> set[str]:
     return {str(path) for path in found if not Path("/proc", path.name.split("-of-")[1].split("-")[0]).exists()}
 
 
-@pytest.mark.parametrize("step", STEPS)
+DISKS = [("root", 0), ("root", 1), ("place-vault", 0), ("place-key", 2)]
+
+
+@pytest.mark.parametrize("step", sample(STEPS, 3))
 def test_killed_at_each_step(site: Site, step: str) -> None:
     first = site.keep()["generation"] if not step.startswith("mark") else ""
     if first:
@@ -74,7 +78,7 @@ def test_killed_at_each_step(site: Site, step: str) -> None:
     assert in_memory() == set()
 
 
-@pytest.mark.parametrize(("where", "files"), [("root", 0), ("root", 1), ("place-vault", 0), ("place-key", 2)])
+@pytest.mark.parametrize(("where", "files"), sample(DISKS, 2))
 def test_a_full_disk(site: Site, where: str, files: int) -> None:
     first = site.keep()["generation"]
     site.rotate()

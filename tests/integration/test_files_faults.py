@@ -26,6 +26,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._tar_file import 
 from ansible_collections.mazevault.backup.plugins.module_utils._tree import canonical
 from ansible_collections.mazevault.backup.plugins.module_utils._unpack import Unpacker, difference_from
 from support.files import CONFIRMED, Files, place
+from support.flow import sample
 from support.kill import descendants, wait_gone
 from support.modules import Running, started
 from support.plays import tree_state
@@ -186,7 +187,7 @@ def test_everything_vanishes(mine: Files) -> None:
     assert [path.name for path in mine.folder.iterdir()] == []
 
 
-@pytest.mark.parametrize("step", BACKUP_STEPS)
+@pytest.mark.parametrize("step", sample(BACKUP_STEPS, 3))
 def test_kill_a_backup(mine: Files, step: str) -> None:
     """Nothing is there under the final name, or the whole archive; the next run is as if nothing had been."""
     top = moving(mine)
@@ -231,7 +232,7 @@ def killed_restore(files: Files, step: str, **params: t.Any) -> None:
         wait_gone(children)
 
 
-@pytest.mark.parametrize("step", RESTORE_STEPS)
+@pytest.mark.parametrize("step", sample(RESTORE_STEPS, 3))
 @pytest.mark.parametrize("existing", ["refuse", "replace", "merge"])
 def test_kill_a_restore(mine: Files, step: str, existing: str) -> None:
     """The target is as it was, or as it has to be; the next run brings it back and leaves nothing else."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import re
 import time
 import typing as t
@@ -19,7 +18,7 @@ import pytest
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _ledger
 from support import modules
-from support.flow import FULL, HOSTNAME, Flow
+from support.flow import FULL, HOSTNAME, Flow, sample
 from support.servers import PgServer, installations
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +88,7 @@ MOMENTS = (
 )
 # One is always between the flush and the rename.
 ALWAYS = Moment("recovery_set", "seal: rename", "self")
-CHOSEN = MOMENTS if FULL else (ALWAYS, *random.Random(20261123).sample([m for m in MOMENTS if m != ALWAYS], 7))
+CHOSEN = sample(MOMENTS, 5, always=[ALWAYS])
 
 
 @pytest.fixture(scope="module", params=installations() if FULL else installations()[:1], ids=str)

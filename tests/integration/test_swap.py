@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import sys
 import threading
@@ -20,12 +19,12 @@ import pytest
 
 from support import compare, kill, modules, standin_control, steps
 from support.acked import AckedWriter
-from support.flow import FULL, HOSTNAME, Flow
+from support.flow import FULL, HOSTNAME, Flow, sample
 from support.plays import Installation, databases, installed
 from support.servers import PgServer, installations
 
 SIZES = ("100MB", "2GB") if FULL else ("60MB",)
-KILLED = steps.SWAP if FULL else tuple(random.Random(20261123).sample(steps.SWAP, 3))
+KILLED = tuple(sample(steps.SWAP, 3))
 OUR_PART = 2.0
 PARTS: tuple[compare.Part, ...] = ("tables", "sequences", "large_objects", "objects", "database")
 

@@ -94,7 +94,8 @@ cd /opt/mazevault/backups/sets 2>/dev/null || exit 0
 for folder in *; do
     [ -e "$folder" ] || continue
     (cd "$folder" && sha256sum --check --quiet SHA256SUMS && test -s manifest.json && test -s RESTORE.md \
-        && zstd --quiet --test postgres/*.zst) >/dev/null 2>&1 && echo "whole $folder" || echo "damaged $folder"
+        && for dump in postgres/*.zst; do [ ! -e "$dump" ] || zstd --quiet --test "$dump" || exit 1; done) \
+        >/dev/null 2>&1 && echo "whole $folder" || echo "damaged $folder"
 done
 """
 

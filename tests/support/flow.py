@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import random
 import typing as t
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from support.modules import Outcome, run_module
 from support.servers import PgServer
 
+T = t.TypeVar("T")
 FULL = os.environ.get("MAZEVAULT_TEST_FULL") == "1"
 HOSTNAME = "vault1"
 # Of tests that are about something else.
@@ -23,6 +25,14 @@ IN_PLAIN = {"encryption": "none", "encryption_reason": "a test of something else
 def count(sample: int, full: int) -> int:
     """How often to do something: a sample, or the full count where that was asked for."""
     return full if FULL else sample
+
+
+def sample(every: Sequence[T], number: int, *, always: Sequence[T] = ()) -> list[T]:
+    """Some of them, the same ones each time, and those that are never left out; all where that was asked for."""
+    if FULL:
+        return list(every)
+    rest = [one for one in every if one not in always]
+    return [*always, *random.Random(20261123).sample(rest, number)]
 
 
 class StepFailed(AssertionError):
