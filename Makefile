@@ -17,13 +17,18 @@ demo: .venv/demo/.ready ## back up and restore a small MazeVault, end to end, on
 	.venv/demo/bin/python extensions/demo/demo.py $(ARGS)
 
 test: ready ## everything, with seeded samples of the long counts (under 30 minutes on 2 cores)
-	$(PYTEST) $(SIDE_BY_SIDE)
+	@$(call beside_sanity,$(PYTEST) $(SIDE_BY_SIDE))
 
 test-full: ready ## the same with the full counts
-	MAZEVAULT_TEST_FULL=1 $(PYTEST) $(SIDE_BY_SIDE)
+	@$(call beside_sanity,MAZEVAULT_TEST_FULL=1 $(PYTEST) $(SIDE_BY_SIDE))
 
 test-local: checks ## what needs no hosts and no Docker
-	$(PYTEST) $(SIDE_BY_SIDE) tests/unit tests/standin/tests tests/integration
+	@$(call beside_sanity,$(PYTEST) $(SIDE_BY_SIDE) tests/unit tests/standin/tests tests/integration)
+
+# Takes minutes on one core. What it says comes at the end, if there is anything wrong.
+beside_sanity = scripts/sanity.sh >.venv/sanity.log 2>&1 & sanity=$$!; $(1); tested=$$?; \
+	if wait $$sanity; then echo "scripts/sanity.sh: passed"; else cat .venv/sanity.log; echo "scripts/sanity.sh: failed"; exit 1; fi; \
+	exit $$tested
 
 # All tests of the lab are one process's, those of each other file too (tests/conftest.py).
 SIDE_BY_SIDE = --numprocesses=3 --dist=loadscope --no-loadscope-reorder
@@ -34,7 +39,6 @@ PYTEST = PATH="$(CURDIR)/.venv/test/bin:$$PATH" PYTHONPATH="$(TEST_PATH)" \
 checks: host .venv/demo/.ready .venv/test/.ready
 	scripts/versions.sh
 	scripts/lint.sh
-	scripts/sanity.sh
 
 host:
 	scripts/setup-test-host.sh
