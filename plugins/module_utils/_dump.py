@@ -57,6 +57,8 @@ ATTEMPTS = 10
 # Attempts that others waited for up to block_limit; the rest of them cost nobody more than a moment.
 _COSTLY_ATTEMPTS = 2
 _LOCKED = "55P03"
+# Seconds from one look at whom we block to the next.
+_LOOK = 0.1
 # What pg_dump says when the schema changed under it; another attempt may meet a quiet moment.
 _RETRY_WORDS = (
     "lock timeout",
@@ -225,7 +227,9 @@ class Dumper:
             self._progress.step("dump: pg_dump runs", programs=pipeline.pids())
             reader.start()
             while True:
-                pipeline_done, reader_done = pipeline.poll(), reader.wait(0.1)
+                reader_done = reader.wait(_LOOK)
+                # Whichever of them is left is waited for: looking costs the server something too.
+                pipeline_done = pipeline.wait(_LOOK) if reader_done else pipeline.poll()
                 self._watch(watch, folder)
                 if pipeline_done and reader_done:
                     break

@@ -97,6 +97,15 @@ class Pipeline:
             thread.is_alive() for thread in self._threads
         )
 
+    def wait(self, seconds: float) -> bool:
+        """Whether all has ended, at the latest after so long."""
+        deadline = time.monotonic() + seconds
+        while not self.poll():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
     def failed(self) -> bool:
         return self.error is not None or any(child.poll() not in (None, 0) for child in self._children)
 

@@ -204,15 +204,13 @@ def test_each_backup_of_a_moving_source_is_exactly_its_own_snapshot(
     print(f"{server.install}: {figures}")
 
 
-@pytest.fixture
-def slow_zstd(tmp_path: Path) -> dict[str, str]:
-    """An environment whose zstd takes nothing for a minute when it is called for the first time."""
-    folder = tmp_path / "slow"
+def zstd_that(folder: Path, first: str) -> dict[str, str]:
+    """An environment whose zstd does something else when it is called for the first time."""
     folder.mkdir()
     script = folder / "zstd"
     script.write_text(
         f'#!/bin/sh\n[ -e "{folder}/called" ] && exec /usr/bin/env -u SLOW zstd.real "$@"\n'
-        f'touch "{folder}/called"\nexec sleep 60\n',
+        f'touch "{folder}/called"\n{first}\n',
         encoding="utf-8",
     )
     script.chmod(0o755)
@@ -220,6 +218,26 @@ def slow_zstd(tmp_path: Path) -> dict[str, str]:
     (folder / "zstd.real").symlink_to(real)
     path = subprocess.run(["sh", "-c", 'printf %s "$PATH"'], capture_output=True, text=True, check=True).stdout
     return {"PATH": f"{folder}:{path}"}
+
+
+@pytest.fixture
+def slow_zstd(tmp_path: Path) -> dict[str, str]:
+    """It takes nothing for a minute."""
+    return zstd_that(tmp_path / "slow", "exec sleep 60")
+
+
+def test_looking_for_whom_it_blocks_costs_the_server_little(flow: Flow, tmp_path: Path) -> None:
+    """Also when all is read and counted, and only pg_dump is waited for."""
+    server = flow.server
+    server.query("CREATE TABLE big AS SELECT n, md5(n::text) AS a FROM generate_series(1, 100000) AS n")
+    count = "SELECT xact_commit FROM pg_stat_database WHERE datname = 'mazevault'"
+    with flow.staging("set") as set_id:
+        ((before,),) = server.query(count)
+        env = zstd_that(tmp_path / "late", 'sleep 4; exec zstd.real "$@"')
+        done = run_module("pg_dump", dump_params(flow, set_id), env=env)
+        assert done.rc == 0, done.result
+        ((after,),) = server.query(count)
+    assert 30 < after - before < 100, "ten looks a second, each a transaction"
 
 
 def test_ddl_that_waits_for_a_slow_dump_gets_through_at_the_limit(flow: Flow, slow_zstd: dict[str, str]) -> None:
