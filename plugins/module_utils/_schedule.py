@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _units
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
-from ansible_collections.mazevault.backup.plugins.module_utils._files import write_file
+from ansible_collections.mazevault.backup.plugins.module_utils._files import existing_parent, write_file
 from ansible_collections.mazevault.backup.plugins.module_utils._jobs import PATIENCE, Planned
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Result
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime
@@ -196,7 +196,9 @@ def texts_of(
         found[place.cron_file] = File(_units.crontab(place.name, place.runner, place.account.pw_name))
     if place.logrotate_file:
         group = grp.getgrgid(place.account.pw_gid).gr_name
-        text = _units.logrotate(place.name, place.log_file, place.account.pw_name, group)
+        folder = existing_parent(os.path.dirname(place.log_file))
+        own_folder = os.stat(folder).st_uid == place.account.pw_uid != 0
+        text = _units.logrotate(place.name, place.log_file, place.account.pw_name, group, own_folder=own_folder)
         found[place.logrotate_file] = File(text)
     return found
 

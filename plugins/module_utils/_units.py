@@ -85,10 +85,15 @@ def crontab(name: str, runner: t.Sequence[str], user: str) -> str:
     )
 
 
-def logrotate(name: str, log_file: str, user: str, group: str) -> str:
-    """The runner opens the log anew where it was renamed, so nothing is copied and no line is lost."""
+def logrotate(name: str, log_file: str, user: str, group: str, *, own_folder: bool) -> str:
+    """The runner opens the log anew where it was renamed, so nothing is copied and no line is lost.
+
+    Args:
+        own_folder: the log's folder is the account's, and logrotate touches nothing there as root.
+    """
+    switch = f"    su {user} {group}\n" if own_folder else ""
     quoted = log_file.replace("\\", "\\\\").replace('"', '\\"')
     return (
         f'{banner(name)}"{quoted}" {{\n    weekly\n    rotate 52\n    maxsize 50M\n    missingok\n    notifempty\n'
-        f"    compress\n    delaycompress\n    create 0640 {user} {group}\n}}\n"
+        f"    compress\n    delaycompress\n    create 0640 {user} {group}\n{switch}}}\n"
     )

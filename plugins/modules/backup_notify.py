@@ -150,7 +150,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import wri
 from ansible_collections.mazevault.backup.plugins.module_utils._notice import Notice, notice_of, told_before
 from ansible_collections.mazevault.backup.plugins.module_utils._policy import seconds_of
 
-MAIL, WEBHOOK = "mail", "webhook"
+MAIL = "mail"
+WEBHOOK = "webhook"
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
 HERE = ("localhost", "127.0.0.1", "::1")
 _LARGEST = 1 << 20
