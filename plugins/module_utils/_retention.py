@@ -289,30 +289,76 @@ def _by_age(seen: t.Sequence[_Seen], rules: Rules, now: float) -> None:
 
 
 def _by_certificate(seen: t.Sequence[_Seen], rules: Rules, now: float) -> None:
-    """Each certificate stays in the newest set that counts, or in all while none does.
-
-    A set of the certificates alone could take its place; as its artefacts can't be opened here, the whole set stays.
-    """
-    holders: dict[str, list[_Seen]] = {}
-    ends: dict[str, float] = {}
+    """Each certificate stays in the newest set that counts, or in all while none does."""
     for one in seen:
         if "tls" in one.found.components and not one.found.certificates:
             one.kept.append("holds tls, and its manifest doesn't say until when its certificates are valid")
-        for name, end in one.found.certificates:
-            if end is None:
-                one.kept.append(f"nobody knows when its certificate {name[:16]} ends")
-                continue
-            holders.setdefault(name, []).append(one)
-            ends[name] = max(end, ends.get(name, end))
-    for name, sets in holders.items():
-        end = ends[name] + rules.tls_days * DAY
-        if now > end:
-            continue
-        counting = [one for one in sets if one.counts]
-        for one in counting[-1:] or sets:
-            which = "the newest proven set" if counting else "a set (no proven one has it)"
+        one.kept += [
+            f"nobody knows when its certificate {name[:16]} ends" for name, end in one.found.certificates if end is None
+        ]
+    for needed in _needed(seen, rules, now):
+        for one in needed.keepers:
+            which = "the newest proven set" if needed.proven else "a set (no proven one has it)"
             whole = "" if one.found.components == ("tls",) else "; whole, as it can't be published apart yet"
-            one.kept.append(f"{which} with certificate {name[:16]}, which is kept until {_moment(end)}{whole}")
+            one.kept.append(f"{which} with {needed.text}{whole}")
+
+
+@dataclass(frozen=True)
+class _Needed:
+    """A certificate that has to stay.
+
+    Attributes:
+        keepers: the sets that it stays in.
+        proven: one of those that count has it.
+        with_key: it lies in the component tls, whose archives hold the private key too.
+    """
+
+    name: str
+    until: float
+    keepers: tuple[_Seen, ...]
+    proven: bool
+    with_key: bool
+
+    @property
+    def text(self) -> str:
+        return f"certificate {self.name[:16]}, which is kept until {_moment(self.until)}"
+
+
+def _needed(seen: t.Sequence[_Seen], rules: Rules, now: float) -> list[_Needed]:
+    """Every certificate whose time isn't over. A copy among the configuration replaces none of the component tls."""
+    holders: dict[str, list[_Seen]] = {}
+    ends: dict[str, float] = {}
+    for one in seen:
+        for name, end in one.found.certificates:
+            if end is not None:
+                holders.setdefault(name, []).append(one)
+                ends[name] = max(end, ends.get(name, end))
+    found = []
+    for name, sets in holders.items():
+        until = ends[name] + rules.tls_days * DAY
+        if now <= until:
+            whole = [one for one in sets if "tls" in one.found.components]
+            counting = [one for one in whole or sets if one.counts]
+            found.append(_Needed(name, until, tuple(counting[-1:] or whole or sets), bool(counting), bool(whole)))
+    return found
+
+
+def last_with_certificates(
+    candidates: t.Iterable[Candidate], names: t.Container[str], rules: Rules, now: float
+) -> dict[str, str]:
+    """Why sets that a person names can't go: by their ids, the certificate that no other set has as well."""
+    genuine = [found for found in sorted(candidates, key=lambda one: (one.sequence, one.set_id)) if found.genuine]
+    left = [found for found in genuine if found.set_id not in names]
+    after = {needed.name: needed for needed in _needed(_look(left, now), rules, now)}
+    told: dict[str, str] = {}
+    for needed in _needed(_look(genuine, now), rules, now):
+        rest = after.get(needed.name)
+        if rest is None or rest.proven < needed.proven or rest.with_key < needed.with_key:
+            which = "proven " if needed.proven else ""
+            for one in needed.keepers:
+                if one.found.set_id in names:
+                    told.setdefault(one.found.set_id, f"is the last {which}set with {needed.text}")
+    return told
 
 
 def _by_number(seen: t.Sequence[_Seen], rules: Rules, now: float) -> None:

@@ -74,7 +74,8 @@ options:
   sets:
     description:
       - Ids of sets to remove whatever the rules say, and nothing else. Needs O(confirm).
-      - A set that is pinned or held, or that holds vault or keys, is refused all the same.
+      - A set that is pinned or held, that holds vault or keys, or that is the last one with a certificate that has to
+        stay, is refused all the same.
     type: list
     elements: str
     default: []
@@ -218,6 +219,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._retention import
     Decision,
     Rules,
     alarms,
+    last_with_certificates,
     plan,
     settle,
 )
@@ -264,6 +266,12 @@ def _under_lock(module: AnsibleModule, rules: Rules, shelf: Shelf) -> dict[str, 
             records = _records.look_at(root, name, trust, shelf.chain).counting
             pins[name] = tuple(pins_of({}, records, moment))
         _refuse_named(root, params["sets"], pins, candidates)
+        last = last_with_certificates(candidates.values(), params["sets"], rules, moment.timestamp())
+        for name, why in last.items():
+            raise BackupError(
+                f"sets: {name}: {why}",
+                hint="Nothing was removed. If the certificate is still in use, back up first; then another set has it.",
+            )
         decisions = _named(decisions, params["sets"])
     going = [made for made in decisions if made.goes]
     begun, strange = left_over(root, shelf)

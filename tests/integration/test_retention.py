@@ -268,6 +268,18 @@ def test_a_name_takes_a_confirmation_and_nothing_else_goes(site: Site, ids: list
     assert done["plan"][0]["why"] == ["not named"]
 
 
+def test_the_last_one_with_a_certificate_does_not_go_by_its_name_either(site: Site, ids: list[str]) -> None:
+    ends = rfc3339(days_ago(-300))
+    proof = {"verdict": "pass", "level": "restore", "components": ["tls"], "at": rfc3339(days_ago(0))}
+    own = {"components": ["tls"], "certificates": [{"sha256": "a" * 64, "not_after": ends}], "verification": proof}
+    first, second = (publish(site.root, days_ago(age), **own).set_id for age in (0.8, 0.7))
+    confirmed = {"confirm": HOSTNAME, "inventory_hostname": HOSTNAME}
+    why = refused(site, sets=[first, second], **confirmed)
+    assert f"sets: {second}: is the last proven set with certificate {'a' * 16}, which is kept until 20" in why
+    assert "back up first" in why and here(site) == [*ids, first, second]
+    assert prune(site, sets=[first], **confirmed)["removed"] == [first]
+
+
 def test_all_can_go_by_name_alone(site: Site, ids: list[str]) -> None:
     prune(site, sets=ids, confirm=HOSTNAME, inventory_hostname=HOSTNAME)
     assert here(site) == []

@@ -20,6 +20,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._retention import
     Decision,
     Rules,
     alarms,
+    last_with_certificates,
     plan,
     settle,
 )
@@ -83,7 +84,8 @@ def histories(draw: st.DrawFn) -> list[Candidate]:
         # The clock of that day was wrong.
         told = age + draw(st.sampled_from([0, 0, 0, 0, 0, -400, 400, 15000]))
         components = draw(st.sampled_from(COMPONENTS))
-        names = draw(st.lists(st.sampled_from(sorted(ENDS)), max_size=2, unique=True)) if "tls" in components else []
+        has_some = "tls" in components or "config" in components
+        names = draw(st.lists(st.sampled_from(sorted(ENDS)), max_size=2, unique=True)) if has_some else []
         size = draw(st.sampled_from([1000, 1000, 1100, 900, 700, 300, 10, 5000]))
         found.append(
             one(
@@ -263,6 +265,42 @@ def test_a_certificate_stays_in_the_newest_proven_set_that_has_it() -> None:
     assert "set-0004" in going([*over, *renewed[4:]])
     unproven = [dataclasses.replace(found, verdict="unproven") for found in renewed[:4]]
     assert {"set-0001", "set-0002", "set-0003", "set-0004"}.isdisjoint(going([*unproven, *renewed[4:]]))
+
+
+def test_a_copy_among_the_configuration_replaces_no_tls() -> None:
+    """Its private key lies with the component tls."""
+    same = (("a", NOW + 300 * DAY),)
+    tls = one(1, 100, components=("postgres", "tls"), certificates=same)
+    config = [one(number, 100 - number, components=("postgres", "config"), certificates=same) for number in (2, 60, 61)]
+    floor = [one(number, 100 - number, components=("tls",), certificates=(("b", NOW),)) for number in (62, 63)]
+    history = [tls, *config, *floor]
+    assert going(history) == ["set-0002"]
+    renewed = [*history, one(64, 1, components=("tls",), certificates=same)]
+    assert going(renewed) == ["set-0001", "set-0002", "set-0062"]
+    assert going([dataclasses.replace(tls, components=("postgres", "config")), *config, *floor]) == [
+        "set-0001",
+        "set-0002",
+    ]
+
+
+def test_by_its_name_too_the_last_one_with_a_certificate_stays() -> None:
+    def last(history: list[Candidate], *numbers: int) -> list[str]:
+        named = [f"set-{number:04}" for number in numbers]
+        return sorted(last_with_certificates(history, named, Rules(), NOW))
+
+    with_one = [one(n, 9 - n, components=("tls",), certificates=(("a", NOW + DAY),)) for n in (1, 2, 3)]
+    assert last(with_one, 3) == last(with_one, 1, 2) == []
+    assert last(with_one, 1, 2, 3) == ["set-0003"]
+    unproven = [dataclasses.replace(found, verdict="fail") for found in with_one[:2]]
+    assert last([*unproven, with_one[2]], 3) == ["set-0003"], "what isn't proven takes nobody's place"
+    assert last([*unproven, with_one[2]], 1, 2) == last(unproven, 1) == []
+    assert last(unproven, 1, 2) == ["set-0001", "set-0002"]
+    over = [dataclasses.replace(found, certificates=(("a", NOW - 91 * DAY),)) for found in with_one]
+    assert last(over, 1, 2, 3) == []
+    config = dataclasses.replace(with_one[2], components=("config",))
+    assert last([*with_one[:2], config], 1, 2) == ["set-0002"], "the private key isn't there"
+    foreign = dataclasses.replace(with_one[2], genuine=False)
+    assert last([*with_one[:2], foreign], 1, 2) == ["set-0002"] and last([*with_one, foreign], 3) == []
 
 
 def test_certificates_whose_end_nobody_knows_stay() -> None:

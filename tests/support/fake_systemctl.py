@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+# SPDX-FileCopyrightText: 2026 The mazevault.backup authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a schedule asks of systemctl, kept in a file: which timers are enabled and active, and every call.
+
+A test puts a link named systemctl to it into a folder of its own, and that folder first in PATH.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+BOOK = "FAKE_SYSTEMCTL"
+
+
+def main(arguments: list[str]) -> int:
+    path = Path(os.environ[BOOK])
+    book = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"running": [], "calls": []}
+    words = [word for word in arguments if not word.startswith("--")]
+    verb, units = words[0], words[1:]
+    if verb in ("is-enabled", "is-active"):
+        return 0 if all(unit in book["running"] for unit in units) else 1
+    book["calls"].append(arguments)
+    if verb == "enable":
+        book["running"] = sorted({*book["running"], *units})
+    elif verb == "disable":
+        book["running"] = sorted(set(book["running"]) - set(units))
+    path.write_text(json.dumps(book), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
