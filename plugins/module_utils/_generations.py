@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime as dt
 import hashlib
 import json
 import os
@@ -185,6 +186,27 @@ def latest(root: str, trust: Trust) -> Entry | None:
     """The generation that was in use when somebody last looked, as `known` tells it."""
     state, _notes = _load(root, trust)
     return next((_told(entry) for entry in state["generations"] if entry["id"] == state["current"]), None)
+
+
+def seen_since(
+    root: str, generation: str, names: t.Collection[str], moment: dt.datetime, trust: Trust
+) -> tuple[str, ...]:
+    """Other generations that were seen since then and don't have the same values of these names, newest first."""
+    entries = _load(root, trust)[0]["generations"]
+    own = next((entry for entry in entries if entry["id"] == generation), None)
+    return tuple(
+        entry["id"]
+        for entry in reversed(entries)
+        if entry["id"] != generation and _clock.parse(entry["last_seen"]) >= moment and not _alike(entry, own, names)
+    )
+
+
+def _alike(one: Entry, other: Entry | None, names: t.Collection[str]) -> bool:
+    """Whether both have these names with the same fingerprints; what has none can't be told to be the same."""
+    if other is None or one["key"] != other["key"]:
+        return False
+    weak = {*one["weak"], *other["weak"]} & {*names}
+    return not weak and all(one["fingerprints"].get(name) == other["fingerprints"].get(name) for name in names)
 
 
 def _told(entry: Entry) -> Entry:
