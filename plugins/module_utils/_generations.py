@@ -262,12 +262,14 @@ def _same(
 ) -> Entry | None:
     """The newest generation with the same fingerprints.
 
-    Where a value is weak, only the one of last time can be it, and only as long as the files are the same: what a
-    person has chosen might be anything by now.
+    Where a value is weak, only one whose files are these very files can be it: what a person has chosen might be
+    anything in others. Files may have been moved: keys that were kept before a rotation lay elsewhere until then.
     """
+    files = sorted(stamps.values())
     for entry in reversed(state["generations"]):
         same = entry["key"] == key_id and entry["fingerprints"] == prints and entry["weak"] == list(weak)
-        if same and (not weak or (entry["id"] == state["current"] and entry["stamps"] == stamps)):
+        unmoved = sorted(entry["stamps"].values()) == files and (files or entry["id"] == state["current"])
+        if same and (not weak or unmoved):
             return t.cast("Entry", entry)
     return None
 

@@ -163,9 +163,9 @@ options:
         description: Seconds that the proof took, an estimate of what a restore takes.
         type: float
 notes:
-  - With O(state=open) it notes which key generation O(env_file), O(vault_file) and O(key_file) are, and looks again with
-    O(state=sealed). Where the policy or O(wanted) names places of an escrow, a set is V(unproven) as long as one of the
-    generations that its data need isn't there. Bring them there in between, with M(mazevault.backup.escrow).
+  - With O(state=open) it notes which key generation O(env_file), O(vault_file) and O(key_file) are, and looks again
+    with O(state=sealed). Where the policy or O(wanted) names places of an escrow, a set is V(unproven) as long as one
+    of the generations that its data need isn't there. Bring them there in between, with M(mazevault.backup.escrow).
 seealso:
   - module: mazevault.backup.recovery_set_info
   - module: mazevault.backup.pg_dump

@@ -20,7 +20,7 @@ import pytest
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Staging
 from support.escrow_site import Site, made_site
 from support.fake_sets import stage
-from support.flow import IN_PLAIN
+from support.flow import IN_PLAIN, count
 from support.modules import Outcome, run_module
 
 # What a restore says when its keys are right: nothing listens there.
@@ -347,3 +347,44 @@ def test_the_policy_demands_what_the_inventory_forgets(life: Life) -> None:
     assert life.publish(keep=False)["verdict"] == "unproven"
     life.site.keep()
     assert life.publish(keep=False)["verdict"] == "pass"
+
+
+def staged(life: Life) -> dict[str, str]:
+    """New keys, whole, where MazeVault doesn't look for them; a password that a person chose is among them."""
+    folder = life.site.top / "new"
+    folder.mkdir(exist_ok=True)
+    other = Site(folder, "cms", life.site.people)
+    other.rotate()
+    life.site.secrets += other.secrets
+    env = folder / "home/.env"
+    env.write_text(env.read_text(encoding="utf-8") + "POSTGRES_PASSWORD=mazevault-prague\n", encoding="utf-8")
+    return {option: str(folder / "home" / Path(path).name) for option, path in life.files().items()}
+
+
+def test_a_rotation_is_one_generation_in_escrow_before_it_is_used(life: Life) -> None:
+    sets, masters = [life.good], [life.master()]
+    for _rotation in range(count(2, 20)):
+        new = staged(life)
+        coming = life.site.keep(**new)
+        assert (coming["new"], coming["verdict"]) == (True, "pass")
+        # MazeVault works on with the former ones, which are nothing new.
+        still = life.site.keep()
+        assert (still["new"], still["changed"], still["generation"]) == (False, False, sets[-1]["key_generations"][0])
+        assert life.fits(sets[-1])
+        for option, path in life.files().items():
+            Path(new[option]).replace(path)
+        masters.append(life.master())
+        used = life.site.keep()
+        assert (used["new"], used["changed"], used["generation"]) == (False, False, coming["generation"])
+        sets.append(life.publish(keep=False))
+        assert (sets[-1]["verdict"], sets[-1]["key_generations"][0]) == ("pass", coming["generation"])
+        assert not life.fits(sets[-2])
+    ids = [one["key_generations"][0] for one in sets]
+    listed = json.loads((life.site.root / "generations.json").read_text(encoding="utf-8"))["generations"]
+    assert [one["id"] for one in listed] == ids and len(set(ids)) == len(sets)
+    # Each set finds its own keys in escrow, by openssl and tar alone.
+    opened = [life.site.open(path, "key-b") or {} for path in life.site.copies("key", "mazevault-env-")]
+    found = {json.loads(one["generation.json"])["generation"]: one[".env"].decode() for one in opened}
+    assert [f"MASTER_KEY={master}\n" in found[id_] for id_, master in zip(ids, masters, strict=True)] == [True] * len(
+        ids
+    )
