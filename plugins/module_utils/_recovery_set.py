@@ -462,6 +462,10 @@ def compose(
     marked = [one["generation"] for one in found.values() if one.get("generation")]
     needs = _set_generations.needs_of(staging, trust, marked)
     escrow = _set_generations.judged(staging.root, needs, trust, facts.get("wanted"))
+    kept = (
+        f"in escrow, as key generation {needs.ids[0]}" if escrow["verdict"] == PASS else "in no set, nor in an escrow"
+    )
+    not_covered.append(f"secrets.vault and vault.key, where there are any ({kept})")
     open_to_all = protected["scheme"] == "none"
     manifest = {
         "schema_version": SCHEMA_VERSION,
