@@ -388,3 +388,22 @@ def test_a_rotation_is_one_generation_in_escrow_before_it_is_used(life: Life) ->
     assert [f"MASTER_KEY={master}\n" in found[id_] for id_, master in zip(ids, masters, strict=True)] == [True] * len(
         ids
     )
+
+
+@pytest.mark.parametrize("in_escrow", [True, False])
+def test_the_vault_is_in_no_set_where_there_is_an_escrow(life: Life, in_escrow: bool) -> None:
+    """As where a container mounts it: without an escrow it is key material, like all else that is to be kept secret."""
+    mounted = life.home / "config"
+    mounted.mkdir()
+    (mounted / "nginx.conf").write_text("server {}\n", encoding="utf-8")
+    for name in ("secrets.vault", "vault.key"):
+        shutil.copy(life.home / name, mounted / name)
+    set_id = life.must("recovery_set", state="open", **IN_PLAIN)["set_id"]
+    vault, key = mounted / "secrets.vault", mounted / "vault.key"
+    about = {"set_id": set_id, "component": "config", "paths": [{"path": str(mounted)}, {"path": str(key)}]}
+    found = life.must("key_material", vault_file=str(vault), key_file=str(key), vault_in_escrow=in_escrow, **about)
+    assert {str(vault), str(key)} <= set(found["excludes"]), "neither is among the data"
+    assert [entry["path"] for entry in found["data"]] == [str(mounted)]
+    kept = {entry["path"] for entry in found["keys"]}
+    assert kept == (set() if in_escrow else {str(vault), str(key)})
+    life.must("recovery_set", state="aborted", set_id=set_id)
