@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime as dt
 import hashlib
 import json
 import os
@@ -187,6 +188,27 @@ def latest(root: str, trust: Trust) -> Entry | None:
     return next((_told(entry) for entry in state["generations"] if entry["id"] == state["current"]), None)
 
 
+def seen_since(
+    root: str, generation: str, names: t.Collection[str], moment: dt.datetime, trust: Trust
+) -> tuple[str, ...]:
+    """Other generations that were seen since then and don't have the same values of these names, newest first."""
+    entries = _load(root, trust)[0]["generations"]
+    own = next((entry for entry in entries if entry["id"] == generation), None)
+    return tuple(
+        entry["id"]
+        for entry in reversed(entries)
+        if entry["id"] != generation and _clock.parse(entry["last_seen"]) >= moment and not _alike(entry, own, names)
+    )
+
+
+def _alike(one: Entry, other: Entry | None, names: t.Collection[str]) -> bool:
+    """Whether both have these names with the same fingerprints; what has none can't be told to be the same."""
+    if other is None or one["key"] != other["key"]:
+        return False
+    weak = {*one["weak"], *other["weak"]} & {*names}
+    return not weak and all(one["fingerprints"].get(name) == other["fingerprints"].get(name) for name in names)
+
+
 def _told(entry: Entry) -> Entry:
     said = {name: entry[name] for name in ("id", "first_seen", "last_seen", "weak")}
     return {**said, "names": sorted([*entry["fingerprints"], *entry["weak"]])}
@@ -240,12 +262,14 @@ def _same(
 ) -> Entry | None:
     """The newest generation with the same fingerprints.
 
-    Where a value is weak, only the one of last time can be it, and only as long as the files are the same: what a
-    person has chosen might be anything by now.
+    Where a value is weak, only one whose files are these very files can be it: what a person has chosen might be
+    anything in others. Files may have been moved: keys that were kept before a rotation lay elsewhere until then.
     """
+    files = sorted(stamps.values())
     for entry in reversed(state["generations"]):
         same = entry["key"] == key_id and entry["fingerprints"] == prints and entry["weak"] == list(weak)
-        if same and (not weak or (entry["id"] == state["current"] and entry["stamps"] == stamps)):
+        unmoved = sorted(entry["stamps"].values()) == files and (files or entry["id"] == state["current"])
+        if same and (not weak or unmoved):
             return t.cast("Entry", entry)
     return None
 

@@ -51,6 +51,13 @@ KEY_SPEC: dict[str, t.Any] = {
     "identity_file": {"type": "path"},
 }
 
+# Where MazeVault's keys lie.
+KEYS_SPEC: dict[str, t.Any] = {
+    "env_file": {"type": "path"},
+    "vault_file": {"type": "path"},
+    "key_file": {"type": "path", "no_log": False},
+}
+
 # Ended when the module ends.
 _OPENED: list[Runtime] = []
 

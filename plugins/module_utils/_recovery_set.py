@@ -12,7 +12,14 @@ import re
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _pins, _policy, _records
+from ansible_collections.mazevault.backup.plugins.module_utils import (
+    _clock,
+    _ledger,
+    _pins,
+    _policy,
+    _records,
+    _set_generations,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._encryption import SetKey, part_name
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, Damaged
 from ansible_collections.mazevault.backup.plugins.module_utils._files import (
@@ -40,8 +47,6 @@ SCHEMA_VERSION = 1
 ID = re.compile(r"mazevault_\d{8}_\d{6}\Z")
 PRIVATE = "manifest.private.json"
 REASONS = ("scheduled", "pre_change", "on_change", "rotation", "manual")
-# What a set has to say of itself as long as this isn't there. Who witnessed it is known only later, and elsewhere.
-MISSING = ("escrow",)
 # What no set holds, by specification or because it never was on the host.
 NEVER_COVERED = (
     "Redis (an ephemeral cache, by specification)",
@@ -154,6 +159,7 @@ class Shelf:
     trust: Trust
     chain: Chain
     accepted: t.Mapping[str, str]
+    kept: _set_generations.Kept
     _known: dict[str, list[_records.Record]] = field(default_factory=dict)
 
     def records(self, found: RecoverySet) -> list[_records.Record]:
@@ -169,7 +175,7 @@ class Shelf:
     def judge(self, found: RecoverySet) -> dict[str, t.Any]:
         """`verdict`, `level`, `at` of the newest proof, with `doubts`: why the set itself isn't to be believed."""
         proof = _records.newest_proof(found.manifest, self.records(found))
-        checks = [*self.standing(found), *self._overridden(found, proof["level"])]
+        checks = [*self.standing(found), *self._overridden(found, proof["level"]), *self._keys(found)]
         return {
             **proof,
             "verdict": combine([proof["verdict"], *(check.verdict for check in checks)]),
@@ -182,6 +188,12 @@ class Shelf:
         proofs = _records.proofs_of(found.manifest, self.records(found))
         return [{key: proof.get(key) for key in ("verdict", "level", "at")} for proof in proofs]
 
+    def _keys(self, found: RecoverySet) -> list[Check]:
+        """Whether the keys that it needs are where they are to be, now and not only when it was published."""
+        if not (found.manifest.get("escrow") or {}).get("expected"):
+            return []
+        return self.kept.checks(found.manifest.get("key_generations") or ())
+
     def _overridden(self, found: RecoverySet, level: str) -> list[Check]:
         """That a set was made under weaker rules than the policy's; a level that was too low can be made up for."""
         names = list(map(str, found.manifest.get("policy_overridden") or ()))
@@ -192,7 +204,8 @@ class Shelf:
 
 def shelf_of(root: str, trust: Trust) -> Shelf:
     chain = _ledger.load(root)
-    return Shelf(root, trust, chain, _records.accepted_sets(root, trust, chain))
+    accepted = _records.accepted_sets(root, trust, chain)
+    return Shelf(root, trust, chain, accepted, _set_generations.Kept(root, trust, chain))
 
 
 def resolve(root: str, wanted: str, trust: Trust, *, component: str = "") -> RecoverySet:
@@ -356,11 +369,18 @@ def looked_at(staging: Staging, component: str) -> dict[str, t.Any]:
     return t.cast("dict[str, t.Any]", read_json(path)) if os.path.isfile(path) else {}
 
 
-def _proof_of(verification: t.Mapping[str, t.Any], components: t.Collection[str]) -> dict[str, t.Any]:
-    """The proof as the manifest has it: what nobody looked at isn't proven, whatever the rest is."""
+def _proof_of(
+    verification: t.Mapping[str, t.Any], components: t.Collection[str], escrow: t.Mapping[str, t.Any]
+) -> dict[str, t.Any]:
+    """The proof as the manifest has it: what nobody looked at isn't proven, whatever the rest is.
+
+    Nor is what only keys open that may be lost with the host.
+    """
     proof = {**verification, "components": sorted(set(verification["components"]) & set(components))}
     if proof["verdict"] == PASS and set(proof["components"]) != set(components):
-        return {**proof, "verdict": UNPROVEN, "level": ""}
+        proof = {**proof, "verdict": UNPROVEN, "level": ""}
+    if escrow["expected"]:
+        proof["verdict"] = combine([proof["verdict"], escrow["verdict"]])
     return proof
 
 
@@ -439,6 +459,14 @@ def compose(
     not_covered += [f"{component}: {one['nothing']}" for component, one in found.items() if one.get("nothing")]
     certificates = [one for component in found.values() for one in component.get("certificates", ())]
     known = {one["sha256"]: {key: one[key] for key in ("sha256", "not_after")} for one in certificates}
+    marked = [one["generation"] for one in found.values() if one.get("generation")]
+    needs = _set_generations.needs_of(staging, trust, marked)
+    escrow = _set_generations.judged(staging.root, needs, trust, facts.get("wanted"))
+    kept = (
+        f"in escrow, as key generation {needs.ids[0]}" if escrow["verdict"] == PASS else "in no set, nor in an escrow"
+    )
+    not_covered.append(f"secrets.vault and vault.key, where there are any ({kept})")
+    open_to_all = protected["scheme"] == "none"
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "set_id": staging.name,
@@ -453,15 +481,19 @@ def compose(
         "components": sorted(reports),
         "artefacts": artefacts,
         **{component: report["public"] for component, report in reports.items()},
-        "key_generations": sorted({one["generation"] for one in found.values() if one.get("generation")}),
+        "key_generations": list(needs.ids),
+        "escrow": escrow,
         "encryption": {"scheme": protected["scheme"], "reason": protected["reason"]},
         "recipients": protected["recipients"],
         "policy_sha256": trust.policy_sha256,
         "certificates": sorted(known.values(), key=lambda one: (one["not_after"], one["sha256"])),
         "images": facts["images"],
         "not_covered": not_covered,
-        "missing_protection": [*MISSING, *(["encryption"] if protected["scheme"] == "none" else [])],
-        "verification": _proof_of(facts["verification"], reports),
+        "missing_protection": [
+            *(["escrow"] if escrow["verdict"] != PASS else []),
+            *(["encryption"] if open_to_all else []),
+        ],
+        "verification": _proof_of(facts["verification"], reports, escrow),
         "versions": facts["versions"],
     }
     return manifest, {
@@ -512,5 +544,6 @@ def state_of(found: RecoverySet, shelf: Shelf) -> dict[str, t.Any]:
         "policy_sha256": manifest.get("policy_sha256"),
         "not_covered": manifest["not_covered"],
         "missing_protection": manifest["missing_protection"],
+        "key_generations": manifest.get("key_generations") or [],
         "postgres": manifest.get("postgres"),
     }

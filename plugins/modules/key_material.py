@@ -82,6 +82,12 @@ options:
   key_file:
     description: MazeVault's C(vault.key), likewise.
     type: path
+  vault_in_escrow:
+    description:
+      - Leave O(vault_file) and O(key_file) out of the set, as they are kept in two halves, apart from each other.
+      - Else, where they lie in O(paths), both belong to the class keys.
+    type: bool
+    default: false
 notes:
   - The mark is C(@generation:) with the id of the key generation that the values of the first of O(settings) are. What
     can't be told apart from a loss, such as settings without the master key that was there before, is a warning, and
@@ -249,6 +255,8 @@ def _prepared(params: dict[str, t.Any], secrets: t.Collection[str], generation: 
 
 def _sort(params: dict[str, t.Any], texts: t.Mapping[str, tuple[str, Prepared]], secrets: t.Collection[str]) -> _Found:
     found = _Found()
+    vault = {os.path.realpath(params[name]) for name in ("vault_file", "key_file") if params[name]}
+    left_out: set[str] = set()
     tops = [dict(entry) for entry in params["paths"] if os.path.exists(entry["path"])]
     tops += [
         {"path": path, "name": None} for path in params["linked"] if links_into([top["path"] for top in tops], path)
@@ -259,15 +267,19 @@ def _sort(params: dict[str, t.Any], texts: t.Mapping[str, tuple[str, Prepared]],
         found.data.append({"path": top["path"], "name": name})
         within = sort_files([real], secrets)
         found.looked += within.paths
+        within.keys.update({path: "the vault" for path in within.paths if path in vault})
         for path, why in within.keys.items():
             if path in texts:
                 continue
-            found.why[path] = why
             found.excludes.append(literal_pattern(path))
+            if path in vault and params["vault_in_escrow"]:
+                left_out.add(path)
+                continue
+            found.why[path] = why
             inside = os.path.relpath(path, real)
             found.keys.append({"path": path, "name": name if path == real else os.path.normpath(f"{name}/{inside}")})
     # A file that is nothing but key material isn't saved as data at all.
-    gone = {entry["path"] for entry in found.keys}
+    gone = {entry["path"] for entry in found.keys} | left_out
     found.data = [entry for entry in found.data if os.path.realpath(entry["path"]) not in gone]
     for path in found.why:
         try:
@@ -347,6 +359,7 @@ def main() -> t.NoReturn:
             # Names of files.
             "secrets_of": {"type": "list", "elements": "path", "default": [], "no_log": False},
             "vault_file": {"type": "path"},
+            "vault_in_escrow": {"type": "bool", "default": False},
             # A path, not a secret.
             "key_file": {"type": "path", "no_log": False},
             **_module.TRUST_SPEC,

@@ -16,6 +16,8 @@ description:
   - O(mode=in_place) is for servers without room for two. It drops the live database, so it needs O(confirm) and a
     safety set.
   - Every byte of a set is compared with its checksums before anything is parsed.
+  - A set whose key generations aren't all in escrow is refused, where there is to be one. So is a set whose data the
+    keys in O(env_file), O(vault_file) and O(key_file) wouldn't decrypt, where any of them is named.
   - A dump is code that runs with the server's rights. A file that is no recovery set is loaded into a throw-away server
     first.
 extends_documentation_fragment:
@@ -26,6 +28,8 @@ extends_documentation_fragment:
   - mazevault.backup._postgres.jobs
   - mazevault.backup._set_key
   - mazevault.backup._trust
+  - mazevault.backup._trust.wanted
+  - mazevault.backup._keys
 attributes:
   check_mode:
     support: full
@@ -62,7 +66,18 @@ options:
     type: list
     elements: str
     default: []
-    choices: [other_installation, dirty_migration, subscriptions, logical_slots, unsigned]
+    choices:
+      - other_installation
+      - dirty_migration
+      - subscriptions
+      - logical_slots
+      - unsigned
+      - not_in_escrow
+      - other_generation
+  accept_because:
+    description: Why V(not_in_escrow) or V(other_generation) is accepted. It is kept in the ledger.
+    type: str
+    default: ""
   confirm:
     description: Has to equal O(inventory_hostname) for O(mode=in_place), which drops the live database. Not needed in
       check mode.
@@ -195,13 +210,14 @@ seconds:
   returned: success
 """
 
+import functools
 import os
 import typing as t
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _module
+from ansible_collections.mazevault.backup.plugins.module_utils import _ledger, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._confirm import require_confirmation
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._evidence import write_evidence
@@ -211,8 +227,13 @@ from ansible_collections.mazevault.backup.plugins.module_utils._in_place import 
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_scratch
 from ansible_collections.mazevault.backup.plugins.module_utils._process import HostProcesses
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
-from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import refuse_untrusted
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import RecoverySet, refuse_untrusted
 from ansible_collections.mazevault.backup.plugins.module_utils._scratch import default_work, scratch_account
+from ansible_collections.mazevault.backup.plugins.module_utils._set_generations import (
+    Restoring,
+    places_of,
+    refuse_unfit,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._sizes import parse_size
 from ansible_collections.mazevault.backup.plugins.module_utils._sql import Server
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, Staging
@@ -235,19 +256,31 @@ from ansible_collections.mazevault.backup.plugins.module_utils._target import (
     refuse_older_server,
     restore_beside,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, Check, combine
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject, prove
 
 
 def _chosen(
-    params: dict[str, t.Any], wanted: str, keys: dict[str, t.Any], server: Server, runtime: Runtime
+    params: dict[str, t.Any],
+    wanted: str,
+    keys: dict[str, t.Any],
+    server: Server,
+    runtime: Runtime,
+    fits: t.Callable[[RecoverySet, Trust], None] | None = None,
 ) -> tuple[Subject, str]:
-    """(what to restore, the installation it belongs to); its bytes are those that were published."""
+    """(what to restore, the installation it belongs to); its bytes are those that were published.
+
+    Args:
+        fits: refuses a set before anything of it is opened.
+    """
     if is_path(wanted):
         return subject_of_path(wanted), ""
     trust = _module.trust_of(params)
     found = find_set(params["backup_root"], wanted, trust, component="postgres")
     refuse_untrusted(found, trust, unsigned="unsigned" in params["accept"])
+    if fits is not None:
+        fits(found, trust)
     subject = subject_of_set(found, published_key(found, keys), sums=True)
     if not subject.sums and subject.public is not None:
         refuse_older_server(subject.public, server)
@@ -259,6 +292,15 @@ def _chosen(
             hint="Nothing was touched. Restore another set, or this one from another copy.",
         )
     return subject, str(found.manifest["installation"])
+
+
+def _fit_keys(params: dict[str, t.Any], found: RecoverySet, trust: Trust, *, write: bool) -> None:
+    """Refuse what the host's keys wouldn't open, and what nobody would open when the host is gone."""
+    how = Restoring(places_of(params), params["wanted"], params["accept"], params["accept_because"])
+    accepted = refuse_unfit(found.root, found.manifest, trust, how)
+    if accepted and write:
+        facts = {"set_id": found.set_id, "accepted": list(accepted), "because": how.because}
+        _ledger.append(found.root, "keys accepted", **facts)
 
 
 def _restore(module: AnsibleModule) -> dict[str, t.Any]:
@@ -275,7 +317,8 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
     reserve = parse_size(params["reserve"], parameter="reserve")
     if runtime.name == "host":
         scratch_account(params["scratch_user"] or "")
-    subject, set_installation = _chosen(params, params["set"], params, server, runtime)
+    fits = functools.partial(_fit_keys, params, write=not module.check_mode)
+    subject, set_installation = _chosen(params, params["set"], params, server, runtime, fits)
     if params["mode"] == "in_place" and subject.private is None:
         raise BackupError(
             f"mode: in_place: {params['set']} is no recovery set, so nobody could say whether it came back whole",
@@ -404,6 +447,8 @@ def main() -> t.NoReturn:
             **_module.RUNTIME_SPEC,
             **_module.JOBS_SPEC,
             **_module.TRUST_SPEC,
+            **_module.WANTED_SPEC,
+            **_module.KEYS_SPEC,
             "set": {"type": "str", "required": True},
             "backup_root": {"type": "path", "required": True},
             "set_id": {"type": "str"},
@@ -413,8 +458,17 @@ def main() -> t.NoReturn:
                 "type": "list",
                 "elements": "str",
                 "default": [],
-                "choices": ["other_installation", "dirty_migration", "subscriptions", "logical_slots", "unsigned"],
+                "choices": [
+                    "other_installation",
+                    "dirty_migration",
+                    "subscriptions",
+                    "logical_slots",
+                    "unsigned",
+                    "not_in_escrow",
+                    "other_generation",
+                ],
             },
+            "accept_because": {"type": "str", "default": ""},
             "confirm": {"type": "str"},
             "inventory_hostname": {"type": "str"},
             "safety_set": {"type": "str"},

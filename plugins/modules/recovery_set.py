@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - mazevault.backup._attributes.actiongroup
   - mazevault.backup._trust
   - mazevault.backup._trust.wanted
+  - mazevault.backup._keys
 attributes:
   check_mode:
     support: full
@@ -84,6 +85,12 @@ options:
     default: []
   recipients_keys:
     description: Who may open the class keys, likewise. None of them may be among O(recipients_data).
+    type: list
+    elements: str
+    default: []
+  other_keys:
+    description:
+      - What runs with another master key than these files have, in words. A set of it is published and has failed.
     type: list
     elements: str
     default: []
@@ -155,6 +162,10 @@ options:
       seconds:
         description: Seconds that the proof took, an estimate of what a restore takes.
         type: float
+notes:
+  - With O(state=open) it notes which key generation O(env_file), O(vault_file) and O(key_file) are, and looks again
+    with O(state=sealed). Where the policy or O(wanted) names places of an escrow, a set is V(unproven) as long as one
+    of the generations that its data need isn't there. Bring them there in between, with M(mazevault.backup.escrow).
 seealso:
   - module: mazevault.backup.recovery_set_info
   - module: mazevault.backup.pg_dump
@@ -231,6 +242,20 @@ published:
   description: Whether the set was, or would be, published. Always true without O(only_changed).
   type: bool
   returned: O(state=sealed)
+verdict:
+  description: The set's verdict, of its proof and of its keys, null in check mode.
+  type: str
+  returned: O(state=sealed)
+key_generations:
+  description: Ids of the key generations that its data need, the one in use first; null in check mode.
+  type: list
+  elements: str
+  returned: O(state=sealed)
+keys_missing:
+  description: Why its keys aren't safe in escrow, where they are to be; null in check mode.
+  type: list
+  elements: str
+  returned: O(state=sealed)
 sums_sha256:
   description: SHA-256 of the published set's C(SHA256SUMS), null in check mode.
   type: str
@@ -281,7 +306,7 @@ import typing as t
 from ansible.module_utils.ansible_release import __version__ as ansible_core_version
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _module
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _ledger, _module, _set_generations
 from ansible_collections.mazevault.backup.plugins.module_utils._ceiling import parse_limit, require_below, usage
 from ansible_collections.mazevault.backup.plugins.module_utils._encryption import CLASSES
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
@@ -365,6 +390,9 @@ def _open(module: AnsibleModule) -> dict[str, t.Any]:
     settled = settle_ledger(root, trust)
     for name in removed:
         _ledger.append(root, REMOVED, staging=name)
+    if purpose == "set":
+        where = _set_generations.places_of(module.params)
+        _set_generations.note(Staging(root, set_id), where, trust, unlike=module.params["other_keys"])
     own = trust.signer.public()
     if own not in trust.keys:
         module.warn(
@@ -413,6 +441,9 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
         "set_id": set_id,
         "path": path,
         "published": True,
+        "verdict": None,
+        "key_generations": None,
+        "keys_missing": None,
         "sequence": None,
         "sums_sha256": None,
         "ledger_head": None,
@@ -467,6 +498,9 @@ def _sealed(module: AnsibleModule) -> dict[str, t.Any]:
     return {
         **result,
         "set_key_file": kept,
+        "verdict": found.manifest["verification"]["verdict"],
+        "key_generations": found.manifest["key_generations"],
+        "keys_missing": found.manifest["escrow"]["reasons"] if found.manifest["escrow"]["expected"] else [],
         "sequence": found.manifest["sequence"],
         "sums_sha256": found.sums_sha256,
         **seen_by_a_witness(root, trust),
@@ -520,6 +554,9 @@ def main() -> t.NoReturn:
             "recipients_data": {"type": "list", "elements": "str", "default": []},
             # Certificates of those who may open the class keys: public.
             "recipients_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+            **_module.KEYS_SPEC,
+            # Names, not keys.
+            "other_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
             # Whether, not which.
             "keep_key": {"type": "bool", "default": False, "no_log": False},
             "installation": {"type": "str"},

@@ -168,6 +168,10 @@ sets:
       description: What the set doesn't hold.
       type: list
       elements: str
+    key_generations:
+      description: Ids of the key generations that its data need, the one in use first.
+      type: list
+      elements: str
     missing_protection:
       description: Protection that the set doesn't have, such as V(encryption).
       type: list

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import os
 import time
 import typing as t
 from pathlib import Path
@@ -15,7 +17,7 @@ import yaml
 from support.fake_docker import FakeDocker, Said, container
 from support.modules import Outcome, run_module
 
-INFO, STACK = "mazevault_stack_info", "mazevault_stack"
+INFO, STACK, KEYS = "mazevault_stack_info", "mazevault_stack", "keys_in_use"
 PASSWORD = "canary-of-a-database-password"
 KEY = "canary-of-a-master-key"
 DATABASE = {"POSTGRES_USER": "vault_owner", "POSTGRES_DB": "vault_data", "POSTGRES_PASSWORD": PASSWORD}
@@ -353,3 +355,58 @@ def test_one_role_alone(home: Path, tmp_path: Path) -> None:
     fake = engine(tmp_path, stack(home))
     done = run(fake, STACK, home, state="stopped", roles=["init-certs", "docs"])
     assert done.result["actions"] == ["stop mazevault-docs-1"]
+
+
+def told(done: Outcome) -> dict[str, tuple[str, str]]:
+    assert done.result["checks"][0].keys() <= documented(KEYS, "RETURN")["checks"]["contains"].keys()
+    return {check["name"]: (check["verdict"], check.get("reason", "")) for check in done.result["checks"]}
+
+
+def test_keys_in_use_are_those_of_the_files(home: Path, tmp_path: Path) -> None:
+    done = run(engine(tmp_path, stack(home)), KEYS, home)
+    assert done.result["verdict"] == "pass", done.result
+    assert set(told(done)) == {f"mazevault-{name}-1" for name in ("postgres", "redis", "backend", "ocsp")}
+    backend = next(check for check in done.result["checks"] if "backend" in check["name"])
+    assert backend["observed"] == "the same as in the files: DATABASE_URL, MAZEVAULT_MASTER_KEY"
+
+
+@pytest.mark.parametrize("compose", ["2.27.0", ""])
+def test_a_file_that_was_edited_isnt_what_is_used(home: Path, tmp_path: Path, compose: str) -> None:
+    fake = engine(tmp_path, stack(home), compose=compose)
+    fake.state["compose"]["services"]["backend"]["environment"]["MAZEVAULT_MASTER_KEY"] = f"{KEY}-new"
+    fake.write()
+    (home / ".env").write_text(f"MASTER_KEY={KEY}-new\nPOSTGRES_PASSWORD={PASSWORD}\n", encoding="utf-8")
+    done = run(fake, KEYS, home)
+    assert done.result["verdict"] == "fail"
+    verdict, reason = told(done)["mazevault-backend-1"]
+    assert (verdict, reason.split(". ")[0]) == (
+        "fail",
+        "was made with other values than the files have now: MAZEVAULT_MASTER_KEY",
+    )
+
+
+def test_what_does_not_run_or_nobody_can_compare_is_unproven(home: Path, tmp_path: Path) -> None:
+    fake = engine(tmp_path, stack(home, ocsp="exited"))
+    del fake.state["compose"]["services"]["backend"]["environment"]["MAZEVAULT_MASTER_KEY"]
+    fake.write()
+    done = run(fake, KEYS, home)
+    assert done.result["verdict"] == "unproven"
+    found = told(done)
+    assert found["mazevault-backend-1"] == ("unproven", "nothing says what its files want for MAZEVAULT_MASTER_KEY")
+    assert "doesn't run" in found["mazevault-ocsp-1"][1]
+
+
+def test_a_master_key_in_the_vault_is_as_old_as_the_process(home: Path, tmp_path: Path) -> None:
+    containers = stack(home)
+    for said in containers:
+        said["Config"]["Env"] = [entry for entry in said["Config"]["Env"] if "MASTER_KEY" not in entry]
+        said["State"]["StartedAt"] = "2026-11-23T10:00:00.123456789+01:00"
+    fake, vault = engine(tmp_path, containers), home / "secrets.vault"
+    assert "there is no vault" in told(run(fake, KEYS, home))["mazevault-backend-1"][1]
+    vault.write_bytes(b"a vault")
+    # 09:00 UTC it was started.
+    for hour, verdict in (("08", "pass"), ("09:30", "unproven")):
+        moment = dt.datetime.fromisoformat(f"2026-11-23T{hour if ':' in hour else hour + ':00'}:00+00:00").timestamp()
+        os.utime(vault, (moment, moment))
+        done = run(fake, KEYS, home, vault_file=str(vault))
+        assert told(done)["mazevault-backend-1"][0] == verdict, done.result
