@@ -20,7 +20,7 @@ import pytest
 from support import jobs
 from support.fake_docker import FakeDocker, container
 from support.host_files import ENV, SECRETS, furnish
-from support.identities import Custodians, make_custodians
+from support.identities import Custodians, make_custodians, make_identity
 from support.jobs import Job, public_variables
 from support.keys import signing_key
 from support.modules import Outcome, run_module
@@ -293,6 +293,28 @@ def test_a_killed_run_is_finished_by_the_next(stack: Stack, step: str) -> None:
 def keys_of(stack: Stack, component: str) -> dict[str, str]:
     identity = stack.identities["mazevault_files_keys_identity_file"]
     return {"keys_identity_file": identity} if component in KEYS else {}
+
+
+def test_a_new_identity_of_class_keys_brings_an_old_set_back(stack: Stack, tmp_path: Path) -> None:
+    """A custodian leaves: the set's key is encrypted to his successor; the set stays as it is, byte for byte."""
+    new = make_identity(tmp_path, "keys-c")
+    before = tree_state(stack.root / "sets")
+    mine = {"keys_identity_file": str(new.private), "target": str(tmp_path / "to")}
+    refused = stack.module("tls", **mine)
+    assert refused.rc != 0 and "doesn't open" in refused.result["msg"], "positive control"
+    wrapping = {
+        "backup_root": str(stack.root),
+        "class": "keys",
+        "recipients": [stack.custodians.keys[1].text, new.text],
+        "identity_file": str(stack.custodians.keys[0].private),
+    }
+    assert run_module("recovery_set_access", wrapping).result["changed_sets"] == [stack.set_path.name]
+    done = stack.module("tls", **mine)
+    assert done.rc == 0, done.result
+    home = str(stack.home).lstrip("/")
+    assert (tmp_path / "to" / home / "certs/server.key").read_bytes() == (stack.home / "certs/server.key").read_bytes()
+    assert tree_state(stack.root / "sets") == before
+    assert run_module("recovery_set_access", wrapping).result["changed"] is False
 
 
 def test_a_volume_that_nobody_finds_is_asked_for(stack: Stack) -> None:
