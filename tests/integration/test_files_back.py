@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 
+from ansible_collections.mazevault.backup.plugins.modules import component_restore
 from support import jobs
 from support.fake_docker import FakeDocker, container
 from support.host_files import ENV, SECRETS, furnish
@@ -183,6 +185,10 @@ def test_beside_what_is_in_use(stack: Stack) -> None:
     for play in (preview, done):
         for name, value in SECRETS.items():
             assert value not in play.output, name
+    promised = yaml.safe_load(component_restore.RETURN)
+    for result in done.of("component_restore"):
+        assert result.keys() - {"changed", "diff", "invocation", "warnings"} == promised.keys()
+        assert all(place.keys() == promised["targets"]["contains"].keys() for place in result["targets"])
     again = stack.restore()
     assert (again.rc, again.changed) == (0, []), again.output
     # Whoever changed something there gets the set's again, and keeps his own.

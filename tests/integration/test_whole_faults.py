@@ -47,6 +47,7 @@ SEAL = (
     "seal: published",
     "seal: ledger",
 )
+PROVEN = {"verdict": "pass", "level": "restore", "wanted": "restore", "components": ["config"]}
 # What runs, and the steps that it enters.
 RUN = {"data": FILES, "keys": FILES, "proof": VERIFY, "seal": SEAL}
 
@@ -111,7 +112,7 @@ class Site:
             ("keys", "files_backup", {**save, "paths": found["keys"], "name": "config-keys", "class": "keys"}),
             ("proof", "backup_verify", {**sign, "set": set_id, "level": "restore", "reserve": "0"}),
             ("seal", "recovery_set", {**sign, "state": "sealed", "set_id": set_id, "installation": HOSTNAME,
-                                      "components": ["config"]}),
+                                      "components": ["config"], "verification": PROVEN}),
         ):  # fmt: skip
             given = {**params, "reserve": "0"} if name == "files_backup" else params
             if fault is not None and fault.part == part:
@@ -137,6 +138,8 @@ class Site:
             assert running.wait_stopped(), f"{fault} was never reached"
             with full(self.disk):
                 running.go_on()
+                while running.wait_stopped(timeout=240):  # a step that each archive enters
+                    running.go_on()
                 return running.end()
 
 
