@@ -14,6 +14,8 @@ import yaml
 TOP = Path(__file__).resolve().parent.parent
 PLAYS = ("playbooks/*.yml", "roles/*/tasks/**/*.yml", "roles/*/handlers/**/*.yml")
 THROUGH_MEMORY = "takes the bytes through Ansible's memory as base64; move artefacts host to host"
+# A prover gets a set over the control node: each file's size is looked at before that.
+BOUNDED = ("roles/mazevault_prover/tasks/prove.yml",)
 
 KEYWORDS = {
     "environment": "its values are printed at -vvv, even with no_log; modules read secrets on the target by reference",
@@ -51,7 +53,8 @@ def breaches(top: Path) -> Iterator[str]:
     for path in sorted(path for pattern in PLAYS for path in top.glob(pattern)):
         for document in yaml.compose_all(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
             for key, name, value in pairs(document):
-                if reason := breach(name, value):
+                reason = breach(name, value)
+                if reason and not (THROUGH_MEMORY in reason and str(path.relative_to(top)) in BOUNDED):
                     yield f"{path.relative_to(top)}:{key.start_mark.line + 1}: {reason}"
     for path in sorted(top.glob("plugins/**/*.py")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

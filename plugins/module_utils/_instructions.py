@@ -260,6 +260,7 @@ START_HERE_SYMPTOMS = (
     ("the database is wrong, the host is fine", "restore_database.yml"),
     ("the restore was wrong", "rollback_database.yml"),
     (".env, vault.key or secrets.vault is lost", "restore_keys.yml"),
+    ("settings, certificates, uploads are wrong", "restore_files.yml"),
     ("are the sets still good?", "verify.yml"),
 )
 

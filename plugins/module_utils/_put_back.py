@@ -21,15 +21,23 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     remove_tree,
     write_json,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
 from ansible_collections.mazevault.backup.plugins.module_utils._tree import (
     ACL,
     DEFAULT_ACL,
     FOLDER,
     HARDLINK,
+    Difference,
     Entry,
+    canonical,
     read_entry,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._unpack import implied, set_attributes
+from ansible_collections.mazevault.backup.plugins.module_utils._unpack import (
+    Unpacker,
+    difference_from,
+    implied,
+    set_attributes,
+)
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _RENAME_EXCHANGE = 2
@@ -180,6 +188,53 @@ class Workplace:
         finally:
             os.close(top)
         fsync_path(self._base)
+
+    def put(
+        self,
+        unpacker: Unpacker,
+        unpack: t.Callable[[], t.Sequence[Entry]],
+        progress: Progress,
+        merge: t.Sequence[Difference] | None,
+    ) -> dict[str, t.Any]:
+        """Unpack here, compare, and put in place: what is in `merge`, or all of it.
+
+        Args:
+            unpack: fills the tree by this `unpacker`, and says what is there then.
+        Returns:
+            `kept`, and `without`: how many entries lack which extended attribute.
+        """
+        self.make()
+        try:
+            progress.step("restore: unpack")
+            chosen = unpack()
+            progress.step("restore: compare what was unpacked")
+            problems = unpacker.compare(chosen)
+            if problems:
+                raise BackupError(
+                    f"target: {self.target}: unpacked, it isn't what the archive holds: {problems[0]}",
+                    hint="Nothing was changed. See whether this file system can hold such files.",
+                )
+            wanted = canonical(chosen)
+            progress.step("restore: flush")
+            self.flush()
+            progress.step("restore: put in place")
+            if merge is None:
+                self.swap_in(own=b"" in wanted)
+            else:
+                self.merge(wanted, [difference.name for difference in merge])
+                progress.step("restore: compare what is in place")
+                left = difference_from(self.target, chosen, merge=True, without=unpacker.without)
+                if left:
+                    raise BackupError(
+                        f"target: {self.target}: it isn't what the archive holds: {left[0]}",
+                        hint="Something else changes these files: stop it, and run again.",
+                    )
+            progress.step("restore: in place")
+        finally:
+            self.clean()
+        progress.step("restore: done")
+        names = [name for without in unpacker.without.values() for name in without]
+        return {"kept": self.kept or None, "without": {name: names.count(name) for name in sorted(set(names))}}
 
     @contextlib.contextmanager
     def _parent(self, top: int, name: bytes) -> t.Iterator[tuple[int, bytes]]:

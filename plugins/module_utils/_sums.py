@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import typing as t
 
 from ansible_collections.mazevault.backup.plugins.module_utils._files import sha256_file, tree_files
 
@@ -45,13 +46,20 @@ def read_sums(folder: str) -> dict[str, str]:
     return found
 
 
-def check_sums(folder: str) -> list[str]:
-    """What is wrong with the files of a set: changed, missing, or there without a line in SHA256SUMS."""
+def check_sums(folder: str, *, only: t.Collection[str] = ()) -> list[str]:
+    """What is wrong with the files of a set: changed, missing, or there without a line in SHA256SUMS.
+
+    Args:
+        only: files and folders of the set that are of interest; nothing means all of it.
+    """
     try:
         expected = read_sums(folder)
     except (OSError, ValueError) as exc:
         return [f"{SUMS}: {exc}"]
     present = {name for name in tree_files(folder) if name != SUMS and not name.startswith(f"{SUMS}.sig")}
+    if only:
+        expected = {name: digest for name, digest in expected.items() if _among(name, only)}
+        present = {name for name in present if _among(name, only)}
     problems = [f"{name}: missing" for name in sorted(expected.keys() - present)]
     problems += [f"{name}: not in {SUMS}" for name in sorted(present - expected.keys())]
     for name in sorted(expected.keys() & present):
@@ -60,3 +68,7 @@ def check_sums(folder: str) -> list[str]:
     if not expected:
         problems.append(f"{SUMS}: empty")
     return problems
+
+
+def _among(name: str, tops: t.Collection[str]) -> bool:
+    return any(name == top or name.startswith(f"{top}/") for top in tops)

@@ -58,8 +58,20 @@ class Unpacker:
             Damaged: the archive isn't the one any more that was checked.
         """
         chosen = part_of(checked.entries, self._part)
-        by_name = {entry.name: entry for entry in chosen}
-        self._folders(chosen)
+        prefix = part_prefix(self._part)
+        self.folders(chosen)
+        self.fill(source, checked, limits, {b"/".join(filter(None, (prefix, one.name))): one for one in chosen})
+        self.finish(chosen)
+        return chosen
+
+    def fill(self, source: Opener, checked: Contents, limits: Limits, wanted: t.Mapping[bytes, Entry]) -> None:
+        """Unpack what isn't a folder; their folders are there.
+
+        Args:
+            wanted: by the name in the archive, what is to be made of it; the rest is left out.
+        Raises:
+            Damaged: the archive isn't the one any more that was checked.
+        """
         with source() as stream:
             reader = TarReader(stream, limits)
             expected = iter(checked.entries)
@@ -67,33 +79,27 @@ class Unpacker:
                 before = next(expected, None)
                 if before is None or dataclasses.replace(before, sha256="") != member.entry:
                     raise _changed(member.entry.shown)
-                entry = self._chosen(before, by_name)
+                entry = wanted.get(before.name)
                 if entry is not None:
                     self._one(entry, member)
             if next(expected, None) is not None or reader.sha256 != checked.sha256:
                 raise _changed("its end")
-        for entry in sorted(chosen, key=lambda found: found.name, reverse=True):
+
+    def finish(self, entries: t.Iterable[Entry]) -> None:
+        """Folders get their attributes when nothing comes into them any more."""
+        for entry in sorted(entries, key=lambda found: found.name, reverse=True):
             if entry.kind == FOLDER:
                 self._attributes(self._path(entry.name), entry)
-        return chosen
 
     def compare(self, wanted: t.Iterable[Entry]) -> list[Difference]:
         """In what the folder isn't as it is wanted."""
         judging = Judging(owners=self._root, without=self.without)
         return _compare(canonical(wanted), read_tree(self._top), judging)
 
-    def _chosen(self, entry: Entry, by_name: t.Mapping[bytes, Entry]) -> Entry | None:
-        if not self._part:
-            return by_name[entry.name]
-        prefix = part_prefix(self._part)
-        if entry.name != prefix and not entry.name.startswith(prefix + b"/"):
-            return None
-        return by_name.get(entry.name[len(prefix) + 1 :])
-
     def _path(self, name: bytes) -> bytes:
         return os.path.join(self._top, name) if name else self._top
 
-    def _folders(self, entries: t.Iterable[Entry]) -> None:
+    def folders(self, entries: t.Collection[Entry]) -> None:
         """All of them first, closed to others until their attributes come, last."""
         names = {entry.name for entry in entries if entry.kind == FOLDER}
         known = {entry.name: entry for entry in entries}

@@ -177,7 +177,7 @@ from ansible.module_utils.common.warnings import warn
 
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
-from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree
+from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree, sha256_file
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_scratch
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import Runtime
 from ansible_collections.mazevault.backup.plugins.module_utils._records import write_record
@@ -193,6 +193,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._subject import (
     set_of_staging,
     subject_of_path,
 )
+from ansible_collections.mazevault.backup.plugins.module_utils._sums import SUMS
 from ansible_collections.mazevault.backup.plugins.module_utils._sweeper import open_swept
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
     LEVELS,
@@ -293,6 +294,9 @@ def _verify(module: AnsibleModule) -> dict[str, t.Any]:
         facts = {
             key: result[key] for key in ("verdict", "level", "wanted", "summary", "checks", "seconds", "components")
         }
+        # Of which bytes this is told, for those who take this record for a set of theirs.
+        sums = os.path.join(params["backup_root"], "sets", set_id, SUMS)
+        facts["sums_sha256"] = sha256_file(sums) if os.path.isfile(sums) else None
         result["record"] = write_record(params["backup_root"], set_id, "verify", facts, _module.trust_of(params))
     return result
 

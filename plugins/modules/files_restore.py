@@ -187,8 +187,6 @@ from ansible_collections.mazevault.backup.plugins.module_utils._sizes import par
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
 from ansible_collections.mazevault.backup.plugins.module_utils._stored import Stored
 from ansible_collections.mazevault.backup.plugins.module_utils._tar_file import (
-    Contents,
-    Opener,
     Record,
     check_archive,
     load_record,
@@ -274,7 +272,10 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
         if module.check_mode:
             return result
         place.clean()
-        done = _put(source, place, checked, limits, params["part"], progress, wrong if merging else None)
+        unpacker = Unpacker(place.tree, params["part"])
+        done = place.put(
+            unpacker, lambda: unpacker.unpack(source, checked, limits), progress, wrong if merging else None
+        )
     if done["without"]:
         named = ", ".join(f"{name} ({count})" for name, count in done["without"].items())
         module.warn(f"target: {target}: without extended attributes that can't be set here: {named}")
@@ -326,51 +327,6 @@ def _result(
             "after": "".join(f"{entry.line()}\n" for entry in canonical(chosen).values()) if action != "none" else "",
         },
     }
-
-
-def _put(
-    source: Opener,
-    place: Workplace,
-    checked: Contents,
-    limits: Limits,
-    part: str,
-    progress: Progress,
-    merge: t.Sequence[Difference] | None,
-) -> dict[str, t.Any]:
-    """Unpack beside the target, compare, and put in place: what is in `merge`, or all of it."""
-    place.make()
-    try:
-        unpacker = Unpacker(place.tree, part)
-        progress.step("restore: unpack")
-        chosen = unpacker.unpack(source, checked, limits)
-        progress.step("restore: compare what was unpacked")
-        problems = unpacker.compare(chosen)
-        if problems:
-            raise BackupError(
-                f"target: {place.target}: unpacked, it isn't what the archive holds: {problems[0]}",
-                hint="Nothing was changed. See whether this file system can hold such files.",
-            )
-        wanted = canonical(chosen)
-        progress.step("restore: flush")
-        place.flush()
-        progress.step("restore: put in place")
-        if merge is None:
-            place.swap_in(own=b"" in wanted)
-        else:
-            place.merge(wanted, [difference.name for difference in merge])
-            progress.step("restore: compare what is in place")
-            left = difference_from(place.target, chosen, merge=True, without=unpacker.without)
-            if left:
-                raise BackupError(
-                    f"target: {place.target}: it isn't what the archive holds: {left[0]}",
-                    hint="Something else changes these files: stop it, and run again.",
-                )
-        progress.step("restore: in place")
-    finally:
-        place.clean()
-    progress.step("restore: done")
-    names = [name for without in unpacker.without.values() for name in without]
-    return {"kept": place.kept or None, "without": {name: names.count(name) for name in sorted(set(names))}}
 
 
 def main() -> t.NoReturn:

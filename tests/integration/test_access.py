@@ -18,7 +18,7 @@ from support.modules import Outcome, run_module
 from support.plays import tree_state
 from support.servers import PgServer, installations
 
-SETS = count(3, 50)
+SETS = count(5, 50)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,8 @@ def test_kept_verified_lost_and_brought_back(site: Site) -> None:
     back = operator.run("restore_keys", **identities)
     assert back.rc == 0, back.output
     assert {name: (home / name).read_bytes() for name in NAMES} == contents
+    again = operator.run("restore_keys", **identities)
+    assert (again.rc, again.changed) == (0, []), again.output
     assert operator.run("verify_keys").rc == 0
 
 

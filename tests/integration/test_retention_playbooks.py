@@ -128,6 +128,8 @@ def test_a_held_set_stays_for_the_one_who_holds_it(host: Host) -> None:
     hold = {"mazevault_pin_set": first, "mazevault_pin_reason": "audit", "mazevault_pin_until": "2099-03-01"}
     done = host.play("hold_set", mazevault_pin_by="A. Person", **hold)
     assert done.rc == 0 and done.changed == [SAY], done.output
+    again = host.play("hold_set", mazevault_pin_by="A. Person", **hold)
+    assert (again.rc, again.changed) == (0, []), again.output
     pruned = host.play("prune")
     assert first in host.sets() and len(host.sets()) == 3
     assert "held by A. Person until 2099-03-02" in pruned.output

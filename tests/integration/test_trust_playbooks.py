@@ -169,6 +169,7 @@ def test_a_pinned_policy_holds_against_extra_variables(fresh: Host) -> None:
     done = fresh.installation.play("pin_policy", mazevault_policy_file=str(policy), **own)
     assert done.rc == 0, done.output
     assert done.changed == ["Policy | Pin it"]
+    assert fresh.installation.play("pin_policy", mazevault_policy_file=str(policy), **own).changed == []
     done = fresh.installation.play("verify", mazevault_verify_level="checksum", **own)
     assert ledger_of(done)["summary"] == "pass: signed by the host, as a witness saw it"
     assert done.rc == 0, done.output

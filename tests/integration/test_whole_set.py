@@ -17,6 +17,7 @@ import jsonschema
 import pytest
 
 from support.by_hand import run_blocks, stock_tools
+from support.host_files import ENV, SECRETS, furnish
 from support.identities import Custodians, make_custodians
 from support.keys import signing_key
 from support.modules import run_module
@@ -26,18 +27,6 @@ from support.servers import PgServer, installations
 SCHEMA = json.loads(
     (Path(__file__).resolve().parents[2] / "docs/schemas/manifest-1.schema.json").read_text(encoding="utf-8")
 )
-SECRETS = {
-    "MASTER_KEY": "q8JmZr2vXkT5wYb1LcNdPfHgS4uA7eRi",
-    "JWT_SECRET": "Zt6oVh3nKx9rQp2mWd8sLb5gYc1fJu4a",
-    "POSTGRES_PASSWORD": "correct-horse-battery",
-}
-ENV = f"""# MazeVault
-IMAGE_TAG=1.0.17
-MASTER_KEY={SECRETS["MASTER_KEY"]}
-JWT_SECRET="{SECRETS["JWT_SECRET"]}"
-POSTGRES_PASSWORD={SECRETS["POSTGRES_PASSWORD"]}
-DATABASE_URL=postgres://mazevault:{SECRETS["POSTGRES_PASSWORD"]}@postgres:5432/mazevault?sslmode=disable
-"""
 COMPONENTS = {"postgres", "config", "tls", "volumes"}
 
 
@@ -69,23 +58,6 @@ class Whole:
         subprocess.run(["openssl", "cms", "-decrypt", "-binary", *words], cwd=self.path, check=True)
         target.chmod(0o600)
         return target
-
-
-def furnish(home: Path) -> None:
-    """What lies beside the database on a host."""
-    (home / ".env").write_text(ENV, encoding="utf-8")
-    (home / ".env").chmod(0o600)
-    (home / "docker-compose.yml").write_text("services:\n  backend:\n    image: mazevault-backend:1.0.17\n")
-    for name in ("config", "certs", "uploads/deep"):
-        (home / name).mkdir(parents=True)
-    (home / "config/nginx.conf").write_text("server { listen 443; }\n")
-    (home / "config/jobs.conf").write_text(f"token {SECRETS['JWT_SECRET']}\n")
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "90"]
-    names = ["-subj", "/CN=vault.example", "-keyout", home / "certs/server.key", "-out", home / "certs/server.crt"]
-    subprocess.run([*make, *names], check=True, capture_output=True)
-    (home / "certs/server.key").chmod(0o600)
-    (home / "uploads/deep/report.pdf").write_bytes(os.urandom(50_000))
-    (home / "uploads/link").symlink_to("deep/report.pdf")
 
 
 @pytest.fixture(scope="module")

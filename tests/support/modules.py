@@ -24,6 +24,7 @@ SIGNING = (
     "recovery_set",
     "recovery_set_info",
     "backup_verify",
+    "component_restore",
     "pg_restore",
     "pg_swap",
     "ledger_verify",
