@@ -66,9 +66,7 @@ class Told:
 
     def play(self, playbook: str, *arguments: str, **extra: t.Any) -> Play:
         programs = self.folder / "programs"
-        if not programs.exists():
-            programs.mkdir()
-            (programs / "systemctl").symlink_to(fake_systemctl.__file__)
+        fake_systemctl.put_into(programs)
         env = {
             "PATH": f"{programs}:{os.environ['PATH']}",
             fake_systemctl.BOOK: str(self.folder / "book.json"),

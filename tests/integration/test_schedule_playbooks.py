@@ -71,9 +71,7 @@ class Node:
 
     def env(self) -> dict[str, str]:
         programs = self.folder / "programs"
-        if not programs.exists():
-            programs.mkdir()
-            (programs / "systemctl").symlink_to(fake_systemctl.__file__)
+        fake_systemctl.put_into(programs)
         return {
             "PATH": f"{programs}:{os.environ['PATH']}",
             fake_systemctl.BOOK: str(self.folder / "book.json"),

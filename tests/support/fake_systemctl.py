@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a schedule asks of systemctl, kept in a file: which timers are enabled and active, and every call.
 
-A test puts a link named systemctl to it into a folder of its own, and that folder first in PATH.
+A test puts it into a folder of its own, and that folder first in PATH.
 """
 
 from __future__ import annotations
@@ -14,6 +13,14 @@ import sys
 from pathlib import Path
 
 BOOK = "FAKE_SYSTEMCTL"
+
+
+def put_into(folder: Path) -> None:
+    """A program of the name systemctl."""
+    folder.mkdir(exist_ok=True)
+    program = folder / "systemctl"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
 
 
 def main(arguments: list[str]) -> int:

@@ -67,9 +67,7 @@ class Machine:
 
     def try_it(self, *, check: bool = False, **params: t.Any) -> Outcome:
         programs = self.folder / "programs"
-        if not programs.exists():
-            programs.mkdir()
-            (programs / "systemctl").symlink_to(fake_systemctl.__file__)
+        fake_systemctl.put_into(programs)
         env = {
             "PATH": f"{programs}:{os.environ['PATH']}",
             fake_systemctl.BOOK: str(self.folder / "book.json"),

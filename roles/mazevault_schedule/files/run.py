@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs scheduled jobs of mazevault.backup. schedule.yml copies it beside jobs.json, which says what each job is.
