@@ -74,6 +74,10 @@ indexes:
   type: list
   elements: dict
   returned: success
+host_key:
+  description: The public key (PEM) that this host signs with.
+  type: str
+  returned: success
 """
 
 import os
@@ -88,7 +92,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import sha
 
 def _act(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
-    known, wrong = _escrow.load(params["backup_root"], _module.trust_of(params))
+    trust = _module.trust_of(params)
+    known, wrong = _escrow.load(params["backup_root"], trust)
     contents: dict[str, dict[str, str]] = {}
     refused = {f"escrow/{stamp}": why for stamp, why in wrong.items()}
     left: list[str] = []
@@ -114,6 +119,7 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
         "left": left,
         "refused": refused,
         "indexes": [one.content for one in known],
+        "host_key": trust.signer.public(),
     }
 
 
