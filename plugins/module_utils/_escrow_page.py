@@ -9,6 +9,7 @@ import base64
 import hashlib
 import html
 import math
+import textwrap
 import typing as t
 
 from ansible_collections.mazevault.backup.plugins.module_utils._signature import key_id
@@ -48,9 +49,11 @@ def page_text(half: str, installation: str, indexes: t.Sequence[Index], host_key
         f"Generations:  {len(ours)}" + (f", from {_day(ours[-1])} to {_day(ours[0])}" if ours else ""),
         "",
         "WHAT THIS IS",
-        f"The files named below hold {_MEANING[half]}, encrypted. Nothing on this",
-        f"page is secret. The half {_OTHER[half].upper()} is kept by other people in another place: bring",
-        "both together only to restore.",
+        *textwrap.wrap(
+            f"The files named below hold {_MEANING[half]}, encrypted. Nothing on this page is secret. The half"
+            f" {_OTHER[half].upper()} is kept by other people in another place: bring both together only to restore.",
+            width=78,
+        ),
         "",
         "TO CHECK A FILE, compare it with its sum below, group by group:",
         "  sha256sum FILE | cut -c1-64 | fold -w4 | paste -sd' '",
