@@ -28,11 +28,13 @@ class Elsewhere:
 
     Attributes:
         down: hosts that don't answer.
+        locked: hosts that answer, and let nobody become the account.
     """
 
     top: Path
     hosts: dict[str, str]
     down: set[str] = field(default_factory=set)
+    locked: set[str] = field(default_factory=set)
 
     def folder(self, host: str) -> Path:
         return self.top / host
@@ -55,6 +57,8 @@ class Elsewhere:
             "ansible_connection": "local",
             "ansible_python_interpreter": "/usr/bin/python3",
         }
+        if host in self.locked:
+            return {**local, "ansible_become": True, "ansible_become_method": "su", "ansible_become_exe": "/bin/false"}
         if os.geteuid() != 0:
             return local
         way = {"ansible_become_method": "su", "ansible_become_exe": str(self.top / "become")}
