@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # PRIVATE to the collection: can change at any time.
-"""What the looks at all places of the escrow come to, and what places on other hosts are asked (pure)."""
+"""What the looks at all places of the escrow come to, and what places on other hosts are asked."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import binascii
 import typing as t
 from dataclasses import asdict
 
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _escrow
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._escrow import Escrowed
 from ansible_collections.mazevault.backup.plugins.module_utils._escrow_place import HALVES, Copy, Look, stamp_in
+from ansible_collections.mazevault.backup.plugins.module_utils._ledger import Chain
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN, Check
 
 # What one run carries of a half; the next one goes on. It passes through the memory of the control node.
@@ -46,14 +48,38 @@ def look_of(place: t.Mapping[str, str], told: t.Mapping[str, t.Any], known: t.Se
     return found
 
 
+def resting(look: Look, known: t.Sequence[Escrowed], chain: Chain, days: float) -> Check:
+    """What is known of a medium that isn't plugged in: has it every generation, and when was it last looked at?"""
+    name = f"half {look.half}: {look.path}"
+    place = _escrow.places_known(chain).get(look.path, "")
+    arrived = {line.get("stamp") for line in chain.of(_escrow.ARRIVED) if line.get("place") == place}
+    lacking = [one.generation for one in known if look.half in one.halves and one.stamp not in arrived]
+    seen = _escrow.last_seen(chain, place)
+    if not place or not seen:
+        return Check(name, "checksum", FAIL, look.problem)
+    if lacking:
+        said = f"it isn't plugged in, and lacks {', '.join(lacking[:3])}: plug it in, and run backup.yml"
+        return Check(name, "checksum", UNPROVEN, said)
+    if (_clock.now() - _clock.parse(seen)).total_seconds() > days * 86400:
+        said = f"it isn't plugged in, and was last looked at on {seen[:10]}"
+        return Check(name, "checksum", UNPROVEN, said)
+    return Check(name, "checksum", PASS)
+
+
 def arrival(
-    looks: t.Sequence[Look], halves: t.Container[str], unasked: t.Sequence[tuple[str, str]], *, would_make: bool
+    looks: t.Sequence[Look],
+    halves: t.Container[str],
+    unasked: t.Sequence[tuple[str, str]],
+    rest: t.Mapping[str, Check],
+    *,
+    would_make: bool,
 ) -> list[Check]:
     """One check for each place, and one for a half without any.
 
     Args:
         halves: those that have something to keep.
         unasked: (half, name) of places on other hosts that nobody has looked at.
+        rest: what is known of media that aren't plugged in, by path.
     """
     found = []
     for half in HALVES:
@@ -65,7 +91,9 @@ def arrival(
             found.append(Check(f"half {half}: {name}", "checksum", UNPROVEN, "its host was not asked"))
         for look in of_half:
             name = f"half {half}: {look.path}"
-            if look.problem:
+            if look.path in rest:
+                found.append(rest[look.path])
+            elif look.problem:
                 found.append(Check(name, "checksum", FAIL, look.problem))
             elif not look.whole or would_make:
                 found.append(Check(name, "checksum", UNPROVEN, "not all was written in this run"))

@@ -82,6 +82,11 @@ def is_index(name: str) -> bool:
     return bool(found and found["index"])
 
 
+def is_there(path: str) -> bool:
+    """Whether a folder with a mark is here: a medium that is plugged in."""
+    return os.path.lexists(os.path.join(path, MARK))
+
+
 def look(
     path: str, half: str, copies: t.Sequence[Copy], *, installation: str, known_as: str = "", fresh: bool = False
 ) -> Look:

@@ -91,6 +91,17 @@ options:
     type: list
     elements: path
     default: []
+  offline_places:
+    description:
+      - Those of O(places_vault) and O(places_key) that are media which are not always plugged in. One that isn't there
+        is V(unproven) only if it lacks a generation, or when it wasn't looked at for O(offline_days).
+    type: list
+    elements: path
+    default: []
+  offline_days:
+    description: After how many days somebody has to plug in a medium again, to have it looked at.
+    type: float
+    default: 92
   places_away:
     description:
       - Places on other hosts, which M(mazevault.backup.escrow_place) looks at there. What each has to be asked is
@@ -377,12 +388,14 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
         chain = _ledger.load(root)
         if write:
             progress.step("enter")
-            _escrow.enter(root, known, looks)
+            _escrow.enter(root, known, looks, params["offline_places"])
     checks += _opening(fitting, material, tool)
     held = {_escrow.HALF_OF[name] for name in material.files} | ({"key"} if material.env else set())
     seen = {(look.half, look.path) for look in away}
     unasked = [pair for one in params["places_away"] if (pair := (one["half"], one["name"])) not in seen]
-    checks += _escrow_looks.arrival(looks, held, unasked, would_make=fitting is None)
+    resting = [look for look in here if _rests(params, look)]
+    rest = {look.path: _escrow_looks.resting(look, known, chain, params["offline_days"]) for look in resting}
+    checks += _escrow_looks.arrival(looks, held, unasked, rest, would_make=fitting is None)
     checks += [Check(f"policy overridden: {name}", "toc", UNPROVEN, "weaker than the policy") for name in overrides]
     would_make = fitting is None
     # What is written on other hosts is a change of the task that writes it.
@@ -418,6 +431,11 @@ def _look(params: dict[str, t.Any], known: list[Escrowed], half: str, path: str,
             look, lambda name: of_file[name][0].read(name), copies, installation=installation, progress=progress
         )
     return look
+
+
+def _rests(params: dict[str, t.Any], look: Look) -> bool:
+    """Whether it is a medium that isn't plugged in."""
+    return look.path in params["offline_places"] and bool(look.problem) and not _escrow_place.is_there(look.path)
 
 
 def _away(params: dict[str, t.Any], known: list[Escrowed]) -> tuple[list[Look], list[dict[str, t.Any]]]:
@@ -468,6 +486,8 @@ def main() -> t.NoReturn:
             "places_vault": places,
             "places_key": {**places, "no_log": False},
             "fresh_places": places,
+            "offline_places": places,
+            "offline_days": {"type": "float", "default": 92},
             "places_away": {
                 "type": "list",
                 "elements": "dict",
