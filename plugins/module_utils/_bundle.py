@@ -31,7 +31,9 @@ def pack(contents: t.Mapping[str, bytes], label: t.Mapping[str, t.Any]) -> bytes
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(data), 0o600
             archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
+        # Two empty blocks end an archive. The rest of a tape's record would be most of a bundle that is to be printed.
+        end = archive.offset + 2 * tarfile.BLOCKSIZE
+    return out.getvalue()[:end]
 
 
 def unpack(data: bytes) -> tuple[dict[str, t.Any], dict[str, bytes]]:

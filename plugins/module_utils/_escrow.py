@@ -45,6 +45,8 @@ from ansible_collections.mazevault.backup.plugins.module_utils._verdict import F
 
 VERSION = 1
 MADE, ARRIVED, PLACE, HEALED = "escrow made", "escrow arrived", "escrow place", "escrow healed"
+# Of media that aren't always there: each day on which one was looked at, and whole.
+SEEN = "escrow seen"
 # The specification's names, before the stamp.
 NAMES = {VAULT: "secrets.vault.", KEY: "vault.key.", ENV: "mazevault-env-"}
 HALF_OF = {VAULT: "vault", KEY: "key", ENV: "key"}
@@ -261,11 +263,19 @@ def checks_of(files: t.Mapping[str, bytes], tool: Tool | None) -> list[Check]:
     return [] if tool is None else list(prove(files[VAULT], files[KEY], tool).checks)
 
 
-def mend(one: Escrowed, places: t.Iterable[str]) -> list[str]:
-    """Write what is damaged in the backup root's own copy again, from any place that has it; what nobody has."""
+def mend(one: Escrowed, places: t.Iterable[str], handed: t.Mapping[str, bytes]) -> list[str]:
+    """Write what is damaged in the backup root's own copy again, from any place that has it; what nobody has.
+
+    Args:
+        handed: what places on other hosts had.
+    """
     lost = []
     sums = {entry["name"]: entry["sha256"] for entry in one.content["files"]}
     for name in one.damaged():
+        given = handed.get(name)
+        if given is not None and hashlib.sha256(given).hexdigest() == sums[name]:
+            write_file(os.path.join(one.folder, name), given)
+            continue
         for place in places:
             with contextlib.suppress(OSError), open(os.path.join(place, name), "rb") as stream:
                 data = stream.read()
@@ -290,8 +300,19 @@ def split(chain: Chain, known: t.Sequence[Escrowed], look: Look) -> tuple[dict[s
     return {name: why for name, why in look.wrong.items() if name not in new}, first
 
 
-def enter(root: str, known: t.Sequence[Escrowed], looks: t.Sequence[Look]) -> None:
-    """Write into the ledger what it doesn't say yet: bundles, places, what arrived where, what was healed."""
+def last_seen(chain: Chain, place: str) -> str:
+    """When all that was at a place was last known to be whole; empty for never."""
+    return max(
+        (str(line["at"]) for line in (*chain.of(ARRIVED), *chain.of(SEEN)) if line.get("place") == place), default=""
+    )
+
+
+def enter(root: str, known: t.Sequence[Escrowed], looks: t.Sequence[Look], offline: t.Container[str] = ()) -> None:
+    """Write into the ledger what it doesn't say yet: bundles, places, what arrived where, what was healed.
+
+    Args:
+        offline: paths of media that aren't always there.
+    """
     chain = _ledger.load(root)
     made = {str(line.get("stamp")) for line in chain.of(MADE)}
     places = places_known(chain)
@@ -311,6 +332,9 @@ def enter(root: str, known: t.Sequence[Escrowed], looks: t.Sequence[Look]) -> No
             for one in first:
                 facts = {"generation": one.generation, "stamp": one.stamp, "half": look.half, "place": look.place_id}
                 _ledger.append(root, ARRIVED, **facts)
+            today = _clock.rfc3339(_clock.now())[:10]
+            if look.path in offline and not first and last_seen(chain, look.place_id)[:10] < today:
+                _ledger.append(root, SEEN, half=look.half, place=look.place_id)
 
 
 def in_escrow(root: str, generation: str, trust: Trust) -> bool:

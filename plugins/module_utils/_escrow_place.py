@@ -4,6 +4,7 @@
 """A folder that holds one half of the escrow: looked through at each run, and healed.
 
 A mark in it tells it from an empty folder where something should have been mounted, and from a place of the other half.
+It may be on the installation's host or on another one: what has to be there is handed over, not looked up.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import stat
 import typing as t
 from dataclasses import dataclass, field
 
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import CHUNK, write_file, write_json
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
@@ -26,6 +28,11 @@ MARK = ".mazevault-escrow.json"
 HALVES = ("vault", "key")
 _PLACE_ID = re.compile(r"[0-9a-f]{16}\Z")
 _LEFT_BY_A_CRASH = re.compile(r"(?P<name>.+)\.tmp\d+\Z")
+# What lies at a place by our doing, and its stamp.
+_OURS = re.compile(
+    r"(?:(?:secrets\.vault\.|vault\.key\.|mazevault-env-)(?P<bundle>\d{8}_\d{6})\.(?:cms|age)"
+    r"|escrow\.(?P<index>\d{8}_\d{6})\.json(?:\.sig)?)\Z"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,24 @@ class Look:
         return not self.problem and not set(self.wrong) - set(self.healed)
 
 
-Contents = t.Callable[[str], bytes]
+# None: nobody has handed it over yet.
+Contents = t.Callable[[str], t.Optional[bytes]]
+
+
+def stamp_in(name: str) -> str:
+    """Of a bundle's or an index's name; empty for every other one, a path among them."""
+    found = _OURS.match(name)
+    return (found["bundle"] or found["index"]) if found else ""
+
+
+def is_index(name: str) -> bool:
+    found = _OURS.match(name)
+    return bool(found and found["index"])
+
+
+def is_there(path: str) -> bool:
+    """Whether a folder with a mark is here: a medium that is plugged in."""
+    return os.path.lexists(os.path.join(path, MARK))
 
 
 def look(
@@ -86,8 +110,21 @@ def look(
     return found
 
 
-def heal(found: Look, contents: Contents, copies: t.Sequence[Copy], *, installation: str, progress: Progress) -> None:
-    """Write what is wrong at a place anew, each file whole or not at all, and look at it again."""
+def heal(
+    found: Look,
+    contents: Contents,
+    copies: t.Sequence[Copy],
+    *,
+    installation: str,
+    progress: Progress,
+    aside: bool = False,
+) -> None:
+    """Write what is wrong at a place anew, each file whole or not at all, and look at it again.
+
+    Args:
+        aside: what lies there in a copy's stead is kept under another name. Who asks for it is another host, and might
+            have been taken over: no bundle goes because it says so.
+    """
     by_name = {copy.name: copy for copy in copies}
     try:
         if not found.place_id:
@@ -98,8 +135,12 @@ def heal(found: Look, contents: Contents, copies: t.Sequence[Copy], *, installat
         for name in found.wrong:
             progress.step(f"copy {found.half}")
             data = contents(name)
+            if data is None:
+                continue
             if hashlib.sha256(data).hexdigest() != by_name[name].sha256:
                 raise BackupError(f"{name}: the copy that it would be healed with is damaged too")
+            if aside:
+                _set_aside(os.path.join(found.path, name))
             write_file(os.path.join(found.path, name), data)
             if why := _why_not(os.path.join(found.path, name), by_name[name]):
                 raise BackupError(f"{name}: {why}, right after it was written")
@@ -158,6 +199,12 @@ def _why_not(path: str, copy: Copy) -> str:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
     return "" if digest.hexdigest() == copy.sha256 else "replaced"
+
+
+def _set_aside(path: str) -> None:
+    if os.path.lexists(path):
+        moment = _clock.now()
+        os.rename(path, f"{path}.replaced_{_clock.stamp(moment)}_{moment.microsecond:06d}")
 
 
 def _clean(path: str, ours: t.Container[str]) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from ansible_collections.mazevault.backup.plugins.module_utils._bundle import open_bundle, unpack
 from ansible_collections.mazevault.backup.plugins.module_utils._env_file import settings_of
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
-from ansible_collections.mazevault.backup.plugins.module_utils._files import sha256_file
+from ansible_collections.mazevault.backup.plugins.module_utils._escrow_looks import decoded
+from ansible_collections.mazevault.backup.plugins.module_utils._files import sha256_file, write_file
 from ansible_collections.mazevault.backup.plugins.module_utils._material import secret_values
 from ansible_collections.mazevault.backup.plugins.module_utils._signature import verify_file
 
@@ -40,6 +41,18 @@ class Index:
     @property
     def generation(self) -> str:
         return str(self.content["generation"])
+
+
+def spread(handed: t.Mapping[str, t.Any], memory: str) -> list[str]:
+    """A folder in memory for each place on another host, with what it gave."""
+    found = []
+    for place, files in handed.items():
+        folder = os.path.join(memory, str(place).strip("/").replace("/", "_"))
+        os.mkdir(folder, 0o700)
+        for name, data in decoded(files, f"handed: {place}").items():
+            write_file(os.path.join(folder, name), data)
+        found.append(folder)
+    return found
 
 
 def find(folders: t.Sequence[str], keys: t.Iterable[str], *, installation: str, generation: str) -> Index:

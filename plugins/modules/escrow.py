@@ -91,6 +91,55 @@ options:
     type: list
     elements: path
     default: []
+  offline_places:
+    description:
+      - Those of O(places_vault) and O(places_key) that are media which are not always plugged in. One that isn't there
+        is V(unproven) only if it lacks a generation, or when it wasn't looked at for O(offline_days).
+    type: list
+    elements: path
+    default: []
+  offline_days:
+    description: After how many days somebody has to plug in a medium again, to have it looked at.
+    type: float
+    default: 92
+  places_away:
+    description:
+      - Places on other hosts, which M(mazevault.backup.escrow_place) looks at there. What each has to be asked is
+        returned as RV(away); what it answered comes back as O(looks), in a second run of this module. Until then these
+        places are V(unproven).
+      - The role mazevault_keys does all that.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      half:
+        description: The half that it holds.
+        type: str
+        required: true
+        choices: [vault, key]
+      name:
+        description: What it is called in results and in the ledger, such as C(vault-escrow-1:/srv/escrow).
+        type: str
+        required: true
+      host:
+        description: Its host's name in the inventory.
+        type: str
+        required: true
+      path:
+        description: The folder on that host.
+        type: str
+        required: true
+  looks:
+    description:
+      - What places on other hosts answered, as the filter P(mazevault.backup.escrow_looks#filter) makes it. The last
+        look at a place counts.
+    type: list
+    elements: dict
+    default: []
+  handed:
+    description: Copies that came from other hosts, base64 by name, to mend the backup root's own ones (RV(lost)) with.
+    type: dict
+    default: {}
   tool:
     description: The vendor's C(vault-tool), as a path or as a name. Where it isn't, the verdict is V(unproven).
     type: str
@@ -104,6 +153,8 @@ options:
     description: Image that holds the tool. It is never pulled, and its container has no network.
     type: str
 seealso:
+  - module: mazevault.backup.escrow_bundles
+  - module: mazevault.backup.escrow_place
   - module: mazevault.backup.vault_verify
 author:
   - The mazevault.backup authors (@mazevault)
@@ -212,6 +263,39 @@ places:
     healed:
       description: Those of them that had been there in good order, and why they no longer were.
       type: dict
+away:
+  description: What each of O(places_away) has to be asked, and what M(mazevault.backup.escrow_place) is told there.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    half:
+      description: V(vault) or V(key).
+      type: str
+    name:
+      description: What the place is called.
+      type: str
+    host:
+      description: Its host.
+      type: str
+    path:
+      description: The folder there.
+      type: str
+    known_as:
+      description: Id that it had last.
+      type: str
+    fresh:
+      description: Whether it is a new medium.
+      type: bool
+    copies:
+      description: All that has to be there, each with C(name), C(bytes) and C(sha256).
+      type: list
+      elements: dict
+lost:
+  description: Bundles of which the backup root's own copy isn't whole, and that no place of this host has.
+  type: list
+  elements: str
+  returned: success
 notes:
   description: What a person should know.
   type: list
@@ -227,6 +311,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mazevault.backup.plugins.module_utils import (
     _escrow,
+    _escrow_looks,
     _escrow_place,
     _ledger,
     _material,
@@ -240,7 +325,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._escrow_place imp
 from ansible_collections.mazevault.backup.plugins.module_utils._files import private_folder
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress, locked
 from ansible_collections.mazevault.backup.plugins.module_utils._vault import ContainerTool, HostTool, Tool
-from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN, Check, combine
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, UNPROVEN, Check, combine
 
 
 def _tool(params: dict[str, t.Any]) -> Tool:
@@ -274,6 +359,8 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
     texts = {half: params[f"recipients_{half}"] for half in HALVES}
     wanted = _escrow.wish(params["encryption"], texts, params["few_recipients_because"], params["installation"])
     places, tool = _places(params), _tool(params)
+    _escrow_looks.refuse_shared(params["places_away"])
+    handed = _escrow_looks.decoded(params["handed"], "handed")
     private_folder(root, parameter="backup_root")
     material = _material.read(
         env_file=params["env_file"] or "", vault_file=params["vault_file"] or "", key_file=params["key_file"] or ""
@@ -290,19 +377,30 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
             fitting = _escrow.make(root, material, generation, wanted, trust, tool, progress=progress)
             known, made = [*known, fitting], fitting.stamp
         paths = [path for _half, path in places]
+        lost: list[str] = []
         for one in known:
-            lost = _escrow.mend(one, paths) if write else []
-            checks += [Check(f"{one.generation}: {name}", "checksum", FAIL, "no good copy anywhere") for name in lost]
-        looks = [_look(params, known, half, path, progress if write else None) for half, path in places]
+            gone = _escrow.mend(one, paths, handed) if write else []
+            checks += [Check(f"{one.generation}: {name}", "checksum", FAIL, "no good copy anywhere") for name in gone]
+            lost += gone
+        here = [_look(params, known, half, path, progress if write else None) for half, path in places]
+        away, ask = _away(params, known)
+        looks = [*here, *away]
         chain = _ledger.load(root)
         if write:
             progress.step("enter")
-            _escrow.enter(root, known, looks)
+            _escrow.enter(root, known, looks, params["offline_places"])
     checks += _opening(fitting, material, tool)
-    checks += _arrival(looks, material, fitting is None)
+    held = {_escrow.HALF_OF[name] for name in material.files} | ({"key"} if material.env else set())
+    seen = {(look.half, look.path) for look in away}
+    unasked = [pair for one in params["places_away"] if (pair := (one["half"], one["name"])) not in seen]
+    resting = [look for look in here if _rests(params, look)]
+    rest = {look.path: _escrow_looks.resting(look, known, chain, params["offline_days"]) for look in resting}
+    checks += _escrow_looks.arrival(looks, held, unasked, rest, would_make=fitting is None)
     checks += [Check(f"policy overridden: {name}", "toc", UNPROVEN, "weaker than the policy") for name in overrides]
     would_make = fitting is None
-    touched = any(look.healed if write else look.wrong for look in looks)
+    # What is written on other hosts is a change of the task that writes it.
+    touched = any(look.healed if write else look.wrong for look in here)
+    news = f"generation {generation.id or '(new)'}: {', '.join(material.names)}\n" if made or would_make else ""
     return {
         "changed": bool(made or would_make or touched),
         "verdict": combine(check.verdict for check in checks),
@@ -313,15 +411,17 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
         "weak": list(generation.weak),
         "made": made,
         "generations": list(dict.fromkeys(one.generation for one in known)),
-        "places": [_told(look, _escrow.split(chain, known, look)[0]) for look in looks],
+        "places": [_escrow_looks.told(look, _escrow.split(chain, known, look)[0]) for look in looks],
+        "away": ask,
+        "lost": lost,
         "notes": list(generation.notes),
-        "diff": _diff(generation.id, made, would_make, material, looks),
+        "diff": _escrow_looks.difference(news, here),
     }
 
 
 def _look(params: dict[str, t.Any], known: list[Escrowed], half: str, path: str, progress: Progress | None) -> Look:
-    """Look at a place, and heal it unless this is a check."""
-    of_file = {copy.name: (one, copy) for one in known if half in one.halves for copy in one.copies(half)}
+    """Look at a place of this host, and heal it unless this is a check."""
+    of_file = _escrow_looks.copies_of(known, half)
     copies: list[Copy] = [copy for _one, copy in of_file.values()]
     known_as = _escrow.places_known(_ledger.load(params["backup_root"])).get(path, "")
     installation, fresh = params["installation"], path in params["fresh_places"]
@@ -331,6 +431,25 @@ def _look(params: dict[str, t.Any], known: list[Escrowed], half: str, path: str,
             look, lambda name: of_file[name][0].read(name), copies, installation=installation, progress=progress
         )
     return look
+
+
+def _rests(params: dict[str, t.Any], look: Look) -> bool:
+    """Whether it is a medium that isn't plugged in."""
+    return look.path in params["offline_places"] and bool(look.problem) and not _escrow_place.is_there(look.path)
+
+
+def _away(params: dict[str, t.Any], known: list[Escrowed]) -> tuple[list[Look], list[dict[str, t.Any]]]:
+    """(what was seen on other hosts, what each place there has to be asked)."""
+    told = {(one.get("half"), one.get("name")): one for one in params["looks"]}
+    places_known = _escrow.places_known(_ledger.load(params["backup_root"]))
+    looks, ask = [], []
+    for place in params["places_away"]:
+        name = place["name"]
+        fresh = name in params["fresh_places"]
+        ask.append(_escrow_looks.asked(place, known, places_known.get(name, ""), fresh=fresh))
+        if (place["half"], name) in told:
+            looks.append(_escrow_looks.look_of(place, told[(place["half"], name)], known))
+    return looks, ask
 
 
 def _opening(fitting: Escrowed | None, material: _material.Material, tool: Tool) -> list[Check]:
@@ -343,43 +462,6 @@ def _opening(fitting: Escrowed | None, material: _material.Material, tool: Tool)
         if combine(check.verdict for check in stored) != UNPROVEN or not stored:
             return stored
     return _escrow.checks_of(material.files, tool)
-
-
-def _arrival(looks: list[Look], material: _material.Material, would_make: bool) -> list[Check]:
-    found = []
-    held = {_escrow.HALF_OF[name] for name in material.files} | ({"key"} if material.env else set())
-    for half in HALVES:
-        of_half = [look for look in looks if look.half == half]
-        if half in held and not of_half:
-            found.append(Check(f"half {half}", "checksum", UNPROVEN, "no place is named for it"))
-        for look in of_half:
-            name = f"half {half}: {look.path}"
-            if look.problem:
-                found.append(Check(name, "checksum", FAIL, look.problem))
-            elif not look.whole or would_make:
-                found.append(Check(name, "checksum", UNPROVEN, "nothing was written in this run"))
-            else:
-                found.append(Check(name, "checksum", PASS))
-    return found
-
-
-def _told(look: Look, damaged: dict[str, str]) -> dict[str, t.Any]:
-    return {
-        "path": look.path,
-        "half": look.half,
-        "problem": look.problem,
-        "written": sorted(look.wrong),
-        "healed": damaged,
-    }
-
-
-def _diff(generation: str, made: str, would_make: bool, material: _material.Material, looks: list[Look]) -> t.Any:
-    after = ""
-    if made or would_make:
-        after += f"generation {generation or '(new)'}: {', '.join(material.names)}\n"
-    before = "".join(f"{look.path}/{name}: {why}\n" for look in looks for name, why in look.wrong.items())
-    after += "".join(f"{look.path}/{name}: whole\n" for look in looks for name in look.wrong)
-    return {"before": before, "after": after, "before_header": "escrow", "after_header": "escrow"}
 
 
 def main() -> t.NoReturn:
@@ -404,6 +486,22 @@ def main() -> t.NoReturn:
             "places_vault": places,
             "places_key": {**places, "no_log": False},
             "fresh_places": places,
+            "offline_places": places,
+            "offline_days": {"type": "float", "default": 92},
+            "places_away": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "half": {"type": "str", "required": True, "choices": ["vault", "key"]},
+                    "name": {"type": "str", "required": True},
+                    "host": {"type": "str", "required": True},
+                    "path": {"type": "str", "required": True},
+                },
+            },
+            "looks": {"type": "list", "elements": "dict", "default": []},
+            # Encrypted, but nobody needs it in a log.
+            "handed": {"type": "dict", "default": {}, "no_log": True},
             "tool": {"type": "str", "default": "vault-tool"},
             "runtime": {"type": "str", "default": "host", "choices": ["host", "docker", "podman"]},
             "image": {"type": "str"},

@@ -43,6 +43,12 @@ options:
     type: list
     elements: path
     required: true
+  handed:
+    description:
+      - For each place on another host, by its name, the files that M(mazevault.backup.escrow_place) gave there, base64
+        by name. They are in memory only, and count as much as copies in O(places).
+    type: dict
+    default: {}
   generation:
     description: Id of the generation, as the manifest of a set tells it, or V(latest).
     type: str
@@ -167,9 +173,15 @@ from ansible_collections.mazevault.backup.plugins.module_utils._escrow import ch
 from ansible_collections.mazevault.backup.plugins.module_utils._escrow_place import HALVES
 from ansible_collections.mazevault.backup.plugins.module_utils._files import private_folder, write_file
 from ansible_collections.mazevault.backup.plugins.module_utils._fingerprint import NAME as FINGERPRINT_KEY
-from ansible_collections.mazevault.backup.plugins.module_utils._from_escrow import Index, find, open_all, with_keys
+from ansible_collections.mazevault.backup.plugins.module_utils._from_escrow import (
+    Index,
+    find,
+    open_all,
+    spread,
+    with_keys,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._material import ENV, KEY, VAULT, Material, read
-from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import private_key_file
+from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import memory_for, private_key_file
 from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
 from ansible_collections.mazevault.backup.plugins.module_utils._vault import HostTool
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, Check, combine
@@ -242,13 +254,14 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
             "identity_vault, identity_key: none is given, so no half can be opened",
             hint="Let a recipient of each half bring an identity, in a file on a tmpfs such as /dev/shm.",
         )
-    index = find(
-        params["places"],
-        [*trust.keys, *params["verification_keys"]],
-        installation=params["installation"],
-        generation=params["generation"],
-    )
-    contents = open_all(index, identities)
+    with memory_for("restore") as memory:
+        index = find(
+            [*params["places"], *spread(params["handed"], memory)],
+            [*trust.keys, *params["verification_keys"]],
+            installation=params["installation"],
+            generation=params["generation"],
+        )
+        contents = open_all(index, identities)
     checks = [Check(f"bundle {name}", "checksum", PASS) for name in sorted(index.paths)]
     if VAULT in contents and KEY in contents:
         checks += checks_of(contents, HostTool(params["tool"]))
@@ -311,6 +324,8 @@ def main() -> t.NoReturn:
             "backup_root": {"type": "path", "required": True},
             "installation": {"type": "str", "required": True},
             "places": {"type": "list", "elements": "path", "required": True},
+            # Encrypted, but nobody needs it in a log.
+            "handed": {"type": "dict", "default": {}, "no_log": True},
             "generation": {"type": "str", "default": "latest"},
             "identity_vault": {"type": "path"},
             # Paths and public keys, not secrets.

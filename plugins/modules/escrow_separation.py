@@ -17,6 +17,9 @@ description:
     is V(unproven), a place that this host doesn't see too.
   - As long as both halves are folders that one account of one host reads, the verdict is V(fail). Who has that account
     has both halves, though they are encrypted to different people.
+  - For places on other hosts M(mazevault.backup.escrow_probe) looks there, with the account of each place, and then
+    with the account of the other half, which has to be refused. What it told is judged here. The role mazevault_keys
+    does that.
 extends_documentation_fragment:
   - mazevault.backup._attributes
   - mazevault.backup._attributes.actiongroup
@@ -54,6 +57,25 @@ options:
     type: list
     elements: str
     required: true
+  planted:
+    description:
+      - Results of M(mazevault.backup.escrow_probe) with C(state=planted), from a loop over all places, whose items have
+        C(name) and C(half). With it O(places_vault) and O(places_key) aren't looked at.
+    type: list
+    elements: dict
+    default: []
+  looked:
+    description: Results of the same with C(state=looked), from a loop over O(planted).
+    type: list
+    elements: dict
+    default: []
+  crossings:
+    description:
+      - What became of each try with the account of one half at the other's place, with C(credential_of), C(at), and
+        C(could) or C(msg) of the result of C(state=tried).
+    type: list
+    elements: dict
+    default: []
   attestations:
     description: What somebody vouches for, as no program can see it.
     type: list
@@ -61,7 +83,7 @@ options:
     default: []
     suboptions:
       path:
-        description: The place.
+        description: The place, by its path or by its name.
         type: str
         required: true
       by:
@@ -78,6 +100,7 @@ options:
         required: true
 seealso:
   - module: mazevault.backup.escrow
+  - module: mazevault.backup.escrow_probe
 author:
   - The mazevault.backup authors (@mazevault)
 """
@@ -128,7 +151,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _escrow, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._escrow_place import HALVES
-from ansible_collections.mazevault.backup.plugins.module_utils._separation import Attestation, judge, probe
+from ansible_collections.mazevault.backup.plugins.module_utils._separation import (
+    Attestation,
+    crossing_of,
+    facts_of,
+    judge,
+    probe,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import combine
 
 
@@ -151,9 +180,14 @@ def _act(module: AnsibleModule) -> dict[str, t.Any]:
     attestations = _attestations(params["attestations"])
     texts = {half: params[f"recipients_{half}"] for half in HALVES}
     owners = _escrow.owners(params["encryption"], texts)
-    facts = probe([(half, path) for half in HALVES for path in dict.fromkeys(params[f"places_{half}"])])
+    if params["planted"]:
+        facts = facts_of(params["planted"], params["looked"])
+    else:
+        facts = probe([(half, path) for half in HALVES for path in dict.fromkeys(params[f"places_{half}"])])
+    crossings = [crossing_of(one) for one in params["crossings"]]
+    disjoint = not owners["vault"].keys() & owners["key"].keys()
     today = _clock.rfc3339(_clock.now())[:10]
-    checks = judge(facts, attestations, disjoint=not owners["vault"].keys() & owners["key"].keys(), today=today)
+    checks = judge(facts, attestations, crossings, disjoint=disjoint, today=today)
     return {
         "changed": False,
         "verdict": combine(check.verdict for check in checks),
@@ -165,6 +199,7 @@ def main() -> t.NoReturn:
     text = {"type": "str", "required": True}
     recipients = {"type": "list", "elements": "str", "required": True}
     places = {"type": "list", "elements": "str", "default": []}
+    results = {"type": "list", "elements": "dict", "default": []}
     module = AnsibleModule(
         argument_spec={
             "places_vault": places,
@@ -173,6 +208,9 @@ def main() -> t.NoReturn:
             "encryption": {"type": "str", "default": "cms", "choices": ["cms", "age"]},
             "recipients_vault": recipients,
             "recipients_key": {**recipients, "no_log": False},
+            "planted": results,
+            "looked": results,
+            "crossings": results,
             "attestations": {
                 "type": "list",
                 "elements": "dict",

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.mazevault.backup.plugins.module_utils._separation import Attestation, Facts, judge
+from ansible_collections.mazevault.backup.plugins.module_utils._separation import (
+    Attestation,
+    Crossing,
+    Facts,
+    crossing_of,
+    judge,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import combine
 from support.identities import Identity, make_identity
 from support.modules import run_module
@@ -57,6 +63,70 @@ def test_what_cannot_be_known_is_unproven() -> None:
     assert verdict(words=[replace(word, by="") for word in WORDS]) == "unproven"
     assert combine(c.verdict for c in judge([VAULT], WORDS, disjoint=True, today="2026-11-23")) == "unproven"
     assert combine(c.verdict for c in judge([], [], disjoint=True, today="2026-11-23")) == "unproven"
+
+
+FAR = [
+    replace(VAULT, listed=True, own=True, host=("id-a", "ssh-ed25519 AAAA")),
+    replace(KEY, own=True, host=("id-b", "ssh-ed25519 BBBB")),
+]
+BOTH_WAYS = [Crossing("/a", "/b"), Crossing("/b", "/a")]
+
+
+def far(vault: dict[str, t.Any], crossings: t.Sequence[Crossing] = BOTH_WAYS) -> str:
+    checks = judge([replace(FAR[0], **vault), FAR[1]], WORDS, crossings, disjoint=True, today="2026-11-23")
+    return combine(check.verdict for check in checks)
+
+
+def test_two_hosts_pass_when_each_account_was_refused_at_the_other() -> None:
+    """Numbers of devices and folders may be the same on both, as may a local mount's source."""
+    assert far({}) == "pass"
+    assert far({"folder": FAR[1].folder}) == "pass"
+    assert replace(FAR[0], source="ext4 /dev/sda1").source != FAR[1].source
+    same = [replace(one, source="ext4 /dev/sda1") for one in FAR]
+    checks = judge(same, WORDS, BOTH_WAYS, disjoint=True, today="2026-11-23")
+    assert combine(check.verdict for check in checks) == "pass"
+
+
+@pytest.mark.parametrize(
+    ("vault", "crossings", "expected"),
+    [
+        ({"source": FAR[1].source}, BOTH_WAYS, "fail"),
+        ({"seen": (FAR[1].nonce,)}, BOTH_WAYS, "fail"),
+        ({"host": ("id-b",)}, BOTH_WAYS, "fail"),
+        ({"host": ("id-a", "ssh-ed25519 BBBB")}, BOTH_WAYS, "fail"),
+        ({}, [Crossing("/a", "/b", could=("list",)), BOTH_WAYS[1]], "fail"),
+        ({}, [BOTH_WAYS[0], Crossing("/b", "/a", could=("delete",))], "fail"),
+        ({}, BOTH_WAYS[:1], "unproven"),
+        ({}, [], "unproven"),
+        ({}, [Crossing("/a", "/b", unknown="timed out"), BOTH_WAYS[1]], "unproven"),
+        ({"away": "its host was not asked"}, BOTH_WAYS, "unproven"),
+        ({"nonce": ""}, BOTH_WAYS, "unproven"),
+    ],
+)
+def test_two_hosts_that_are_not_shown_to_be_apart(
+    vault: dict[str, t.Any], crossings: list[Crossing], expected: str
+) -> None:
+    assert far(vault, crossings) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ("Failed to connect to the host via ssh: escrow@10.0.0.7: Permission denied (publickey).", True),
+        ("Invalid/incorrect password: Permission denied, please try again.", True),
+        ("Missing sudo password", True),
+        ("escrow is not in the sudoers file.", True),
+        ("Failed to connect to the host via ssh: ssh: connect to host 10.0.0.7 port 22: Connection refused", False),
+        ("Failed to connect to the host via ssh: ssh: connect to host 10.0.0.7 port 22: No route to host", False),
+        ("Host key verification failed.", False),
+        ("MODULE FAILURE", False),
+        ("", False),
+    ],
+)
+def test_only_an_outspoken_refusal_is_one(said: str, refused: bool) -> None:
+    """What these programs say: that nobody could be reached proves nothing."""
+    found = crossing_of({"credential_of": "/a", "at": "/b", "msg": said})
+    assert (found.could, found.unknown == "") == ((), refused)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import typing as t
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.custodians import code_of
 from support.escrow_site import TOOL, Site, made_site
 from support.plays import TOP, Place, Play
 
@@ -79,12 +81,20 @@ def test_kept_verified_lost_and_brought_back(site: Site) -> None:
     assert kept.rc == 0, kept.output
     assert len(kept.changed) == 1
     assert operator.run("keep").changed == []
-    verified = operator.run("verify_keys")
-    assert (verified.rc, verified.changed) == (0, []), verified.output
+    asked = operator.run("verify_keys")
+    assert asked.rc != 0 and "each identity has shown that it works: unproven" in asked.output
+    questions = asked.of("identity_proof")[0]["asked"]
+    codes = [code for one in questions for who in site.people.values() if (code := code_of(one, who))]
+    assert len(codes) == 4 and all(one["text"].split("\n")[1] in asked.output for one in questions)
+    # As a survey gives them.
+    verified = operator.run("verify_keys", mazevault_keys_proof_codes=", ".join(codes))
+    assert verified.rc == 0, verified.output
     assert "separation: fail" in verified.output, "both places are on the test's own disk"
+    misheard = operator.run("verify_keys", mazevault_keys_proof_codes=codes[0][::-1])
+    assert misheard.rc != 0 and "answers none of the open questions" in misheard.output
     site.copies("vault", "secrets.vault.")[0].unlink()
     wrong = operator.run("verify_keys")
-    assert wrong.rc != 0
+    assert (wrong.rc != 0, wrong.changed) == (True, [])
     assert "missing" in wrong.output
     assert operator.run("keep").rc == 0
 
@@ -123,6 +133,23 @@ def test_what_is_there_needs_the_confirmation(site: Site) -> None:
     assert env.read_bytes() == new
     assert operator.run("restore_keys", **identities, mazevault_confirm="prague").rc == 0
     assert env.read_bytes() == old
+
+
+def test_pages_to_print(site: Site) -> None:
+    operator, folder = Operator(site), site.top / "pages"
+    nothing = operator.run("print_escrow", mazevault_keys_page_folder=str(folder))
+    assert nothing.rc != 0 and "nothing of prague is in escrow" in nothing.output
+    assert operator.run("keep").rc == 0
+    printed = operator.run("print_escrow", mazevault_keys_page_folder=str(folder), mazevault_keys_page_codes="")
+    assert printed.rc == 0, printed.output
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"prague-escrow-{half}.{kind}" for half in ("key", "vault") for kind in ("html", "txt")
+    ]
+    coded = operator.run("print_escrow", mazevault_keys_page_folder=str(folder), mazevault_keys_page_codes="true")
+    if importlib.util.find_spec("segno"):
+        assert (coded.rc, len(coded.changed)) == (0, 1), coded.output
+    else:
+        assert coded.rc != 0 and "-m pip install segno" in coded.output
 
 
 def test_a_misspelt_variable_is_refused(site: Site) -> None:
