@@ -31,12 +31,14 @@ class Index:
     Attributes:
         paths: name -> a copy that is what the index says.
         wrong: name -> path of a copy that isn't; names without any copy have an empty path.
+        others: ids of the other generations that are whole there too.
     """
 
     stamp: str
     content: dict[str, t.Any]
     paths: dict[str, str] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
 
     @property
     def generation(self) -> str:
@@ -89,14 +91,16 @@ def find(folders: t.Sequence[str], keys: t.Iterable[str], *, installation: str, 
             hint="Name the places of both halves, and the former host's public key (verification_keys), from the card.",
         )
     chosen = wanted[-1]
-    for entry in chosen.content["files"]:
-        name = entry["name"]
-        copies = [path for folder in folders if os.path.isfile(path := os.path.join(folder, name))]
-        good = next((path for path in copies if sha256_file(path) == entry["sha256"]), "")
-        if good:
-            chosen.paths[name] = good
-        else:
-            chosen.wrong[name] = copies[0] if copies else ""
+    for index in found.values():
+        for entry in index.content["files"]:
+            name = entry["name"]
+            copies = [path for folder in folders if os.path.isfile(path := os.path.join(folder, name))]
+            good = next((path for path in copies if sha256_file(path) == entry["sha256"]), "")
+            if good:
+                index.paths[name] = good
+            else:
+                index.wrong[name] = copies[0] if copies else ""
+    chosen.others.extend(sorted({one.generation for one in found.values() if not one.wrong} - {chosen.generation}))
     return chosen
 
 

@@ -125,7 +125,8 @@ class Kept:
             # What was only made in the backup root isn't kept apart from anything.
             self._arrived = {(str(line.get("stamp")), str(line.get("half"))) for line in chain.of(_escrow.ARRIVED)}
             # What came from escrow is there.
-            self._back = {str(line.get("generation")) for line in chain.of(RESTORED)}
+            for line in chain.of(RESTORED):
+                self._back |= {str(line.get("generation")), *map(str, line.get("in_escrow_too") or ())}
             self._bundles = {}
             for one in _escrow.load(self._root, self._trust)[0]:
                 self._bundles.setdefault(one.generation, []).append(one)

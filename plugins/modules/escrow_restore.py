@@ -314,7 +314,9 @@ def _enter(
             )
     if writes:
         paths = [write.path for write in writes]
-        _ledger.append(params["backup_root"], "keys restored", generation=index.generation, paths=paths)
+        # A new host has nothing else that tells which generations of older sets are safe.
+        facts = {"generation": index.generation, "paths": paths, "in_escrow_too": index.others}
+        _ledger.append(params["backup_root"], "keys restored", **facts)
 
 
 def main() -> t.NoReturn:

@@ -407,3 +407,26 @@ def test_the_vault_is_in_no_set_where_there_is_an_escrow(life: Life, in_escrow: 
     kept = {entry["path"] for entry in found["keys"]}
     assert kept == (set() if in_escrow else {str(vault), str(key)})
     life.must("recovery_set", state="aborted", set_id=set_id)
+
+
+def test_a_new_host_knows_what_its_escrow_has(life: Life) -> None:
+    """It has the sets and the places, and neither ledger nor bundles of its own; rows may be of two generations."""
+    life.site.rotate()
+    new = life.publish()
+    assert len(new["key_generations"]) == 2
+    for name in ("ledger.jsonl", "generations.json", "escrow"):
+        (life.site.root / name).rename(life.site.top / name)
+    for path in list(life.home.iterdir()):
+        path.unlink()
+    assert "isn't in escrow" in life.restore(new)
+    brought = {"places": [str(life.site.place(half)) for half in ("vault", "key")], "installation": "prague"}
+    people = {f"identity_{half}": str(life.site.people[f"{half}-b"].private) for half in ("vault", "key")}
+    about = {**brought, **people, **life.files(), "inventory_hostname": "prague", "tool": life.site.params()["tool"]}
+    life.must("escrow_restore", **about)
+    assert life.fits(new)
+    # One whose copies are gone isn't there, whatever else is.
+    (life.site.root / "ledger.jsonl").unlink()
+    life.site.copies("key", "mazevault-env-")[0].unlink()
+    (life.home / "vault.key").unlink()
+    life.must("escrow_restore", **about)
+    assert f"key generation {new['key_generations'][1]}: isn't in escrow" in life.restore(new)

@@ -22,7 +22,6 @@ from support.servers import PgServer, installations
 
 PUBLISH = "Recovery set | Publish"
 KEEP = "Keys | Keep every generation in both halves"
-ROTATE = "Keys | Keep the new generation in both halves, before it is used"
 
 
 @dataclass
