@@ -18,7 +18,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
     require_space,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._members import Limits
-from ansible_collections.mazevault.backup.plugins.module_utils._names import shown
+from ansible_collections.mazevault.backup.plugins.module_utils._names import parents, shown
 from ansible_collections.mazevault.backup.plugins.module_utils._put_back import Workplace
 from ansible_collections.mazevault.backup.plugins.module_utils._staging import Progress
 from ansible_collections.mazevault.backup.plugins.module_utils._tar_file import Contents, Opener
@@ -76,9 +76,9 @@ def overlay(layers: t.Sequence[Layer], *, without: t.Collection[bytes] = ()) -> 
     for name, entry in entries.items():
         if entry.kind == HARDLINK and origin.get(entry.target) != origin[name]:
             raise _unclear(name, f"another name of {shown(entry.target)}, which comes from elsewhere")
-    for name in implied(entries):
-        if name in entries:
-            raise _unclear(name, "it is no folder, and others lie below it")
+        for above in parents(name):
+            if above in entries and entries[above].kind != FOLDER:
+                raise _unclear(above, "it is no folder, and others lie below it")
     return Overlay(tuple(layers), entries, origin)
 
 
