@@ -58,7 +58,8 @@ class Elsewhere:
             "ansible_python_interpreter": "/usr/bin/python3",
         }
         if host in self.locked:
-            return {**local, "ansible_become": True, "ansible_become_method": "su", "ansible_become_exe": "/bin/false"}
+            way = {"ansible_become_method": "su", "ansible_become_exe": "/bin/false"}
+            return {**local, "ansible_become": True, "ansible_become_user": self.hosts[host], **way}
         if os.geteuid() != 0:
             return local
         way = {"ansible_become_method": "su", "ansible_become_exe": str(self.top / "become")}
