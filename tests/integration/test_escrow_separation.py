@@ -69,7 +69,7 @@ FAR = [
     replace(VAULT, listed=True, own=True, host=("id-a", "ssh-ed25519 AAAA")),
     replace(KEY, own=True, host=("id-b", "ssh-ed25519 BBBB")),
 ]
-BOTH_WAYS = [Crossing("/a", "/b"), Crossing("/b", "/a")]
+BOTH_WAYS = (Crossing("/a", "/b"), Crossing("/b", "/a"))
 
 
 def far(vault: dict[str, t.Any], crossings: t.Sequence[Crossing] = BOTH_WAYS) -> str:

@@ -128,7 +128,7 @@ def differing_files(site: Site, elsewhere: Elsewhere) -> dict[str, list[str]]:
 @contextmanager
 def container_with_stock_tools(place: Place, major: int) -> Iterator[Elsewhere]:
     """No network, nothing of the host's: coreutils, openssl, tar, zstd, and PostgreSQL with an empty server."""
-    image = next(image.tag for image in images.SERVERS if image.name == f"mazevault-lab/postgres:{major}")
+    (image,) = [image.tag for image in images.SERVERS if image.name == f"mazevault-lab/postgres:{major}"]
     name, folder = f"{place.name}-by-hand", "/var/tmp/restore"
     words = ["--detach", "--rm", "--network", "none", "--name", name, "--label", f"{hosts.LABEL}={place.name}"]
     words += ["--env", "POSTGRES_USER=mazevault", "--env", "POSTGRES_DB=postgres", "--env", "POSTGRES_PASSWORD=unused"]
