@@ -83,6 +83,7 @@ codes:
   returned: success
 """
 
+import importlib
 import io
 import os
 import sys
@@ -95,14 +96,18 @@ from ansible_collections.mazevault.backup.plugins.module_utils._errors import Ba
 from ansible_collections.mazevault.backup.plugins.module_utils._escrow_place import HALVES
 from ansible_collections.mazevault.backup.plugins.module_utils._files import write_file
 
-try:
-    import segno
-except ImportError:
-    segno = None
+
+def _drawing() -> t.Any:
+    """The package segno; None where it isn't installed."""
+    try:
+        return importlib.import_module("segno")
+    except ImportError:
+        return None
 
 
 def _pictures(contents: t.Mapping[str, bytes], indexes: list[dict[str, t.Any]]) -> list[tuple[str, str]]:
     """(caption, SVG) of each code."""
+    segno = _drawing()
     if contents and segno is None:
         raise BackupError(
             f"codes: QR codes need the Python package segno, and {sys.executable} doesn't have it",

@@ -13,6 +13,7 @@ import os
 import pwd
 import resource
 import signal
+import sys
 import threading
 import typing as t
 from collections.abc import Callable
@@ -117,6 +118,11 @@ def without_program(name: str) -> None:
         return None if cmd == name else original(cmd, *args, **kwargs)
 
     _wrap("_engine", "shutil", "which", which)
+
+
+def without_package(name: str) -> None:
+    """As where it isn't installed."""
+    sys.modules[name] = None  # type: ignore[assignment]
 
 
 def patience(seconds: float) -> None:
