@@ -229,7 +229,7 @@ def whole_run(flow: ContainerFlow, moment: Moment | None = None) -> tuple[str, O
         if moment is not None and moment.module == module:
             return set_id, struck(flow, moment, params())
         done = flow.must(module, **params())
-        assert done.get("verdict", "pass") == "pass", done
+        assert module != "backup_verify" or done["verdict"] == "pass", done
     return set_id, None
 
 

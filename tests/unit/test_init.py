@@ -76,4 +76,10 @@ def test_descriptions_are_plain() -> None:
 
 def test_no_variable_has_identities_made() -> None:
     about = [name for name in known() if re.search(r"identit|ceremony|generate|make_|create_", name)]
-    assert sorted(about) == ["mazevault_identity_file", "mazevault_keys_identity_key", "mazevault_keys_identity_vault"]
+    # Each says where one is that somebody lends.
+    assert sorted(about) == [
+        "mazevault_files_keys_identity_file",
+        "mazevault_identity_file",
+        "mazevault_keys_identity_key",
+        "mazevault_keys_identity_vault",
+    ]
