@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import typing as t
 
 
@@ -38,3 +39,19 @@ class Damaged(BackupError):
 
 class Unsafe(BackupError):
     """An archive holds what must not be unpacked."""
+
+
+_FULL = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some space, or raise the quota"}
+
+
+def of_system(exc: OSError, hint: str, *, what: str = "") -> BackupError:
+    """What the operating system refused, as an error of ours.
+
+    Args:
+        exc: its refusal.
+        hint: what to do about it, where nothing better is known.
+        what: the thing it was about, where `exc` names no file.
+    """
+    said = f"{exc.filename or what or 'operating system'}: {exc.strerror or exc}"
+    full = _FULL.get(exc.errno or 0)
+    return BackupError(said, hint=f"{full}, then run again." if full else hint)

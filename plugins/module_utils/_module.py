@@ -14,7 +14,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mazevault.backup.plugins.module_utils import _policy
 from ansible_collections.mazevault.backup.plugins.module_utils._container import ContainerRuntime
 from ansible_collections.mazevault.backup.plugins.module_utils._engine import KINDS, Engine
-from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, of_system
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_engine
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime, Runtime, cpu_count
 from ansible_collections.mazevault.backup.plugins.module_utils._sidecar import Limits
@@ -173,9 +173,8 @@ def run(module: AnsibleModule, action: t.Callable[[AnsibleModule], dict[str, t.A
             msg=f"{exc.msg} -> {exc.hint}" if exc.hint else exc.msg, reason=exc.msg, hint=exc.hint, **exc.details
         )
     except OSError as exc:
-        said = " ".join(f"{exc.filename or 'operating system'}: {exc.strerror or exc}".split())
-        hint = "See to that file or folder and its rights, then run again."
-        module.fail_json(msg=f"{said} -> {hint}", reason=str(exc), hint=hint)
+        error = of_system(exc, "See to that file or folder and its rights, then run again.")
+        module.fail_json(msg=f"{error.msg} -> {error.hint}", reason=str(exc), hint=error.hint)
     finally:
         for runtime in _OPENED:
             runtime.close()

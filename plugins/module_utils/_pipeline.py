@@ -12,7 +12,7 @@ import threading
 import time
 import typing as t
 
-from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
+from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError, of_system
 from ansible_collections.mazevault.backup.plugins.module_utils._pipes import chunks, own, widen, write_all
 from ansible_collections.mazevault.backup.plugins.module_utils._process import Child, Result
 from ansible_collections.mazevault.backup.plugins.module_utils._stored import Sink
@@ -84,7 +84,7 @@ class Pipeline:
         except BackupError as exc:
             self.error = exc
         except OSError as exc:
-            self.error = BackupError(f"{sink.name}: {exc.strerror}", hint="Is the disk full or broken?")
+            self.error = of_system(exc, "See whether the disk is broken.", what=sink.name)
         finally:
             sink.stop()
             output.close()

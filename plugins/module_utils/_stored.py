@@ -109,7 +109,9 @@ class Sink:
         done = child.wait()
         child.stop()
         if done.rc != 0:
-            raise failure(f"{self.files[-1]}", done, hint="Is the disk full or broken?")
+            raise failure(
+                f"{self.files[-1]}", done, hint="Is the disk full or broken? Free some space, then run again."
+            )
         os.chmod(self.files[-1], 0o600)
         with open(self.files[-1], "rb") as stream:
             while chunk := stream.read(CHUNK):

@@ -388,7 +388,7 @@ def test_the_set_was_made_under_the_policy_and_opens_with_each_identity(story: S
 
 def test_the_steps_name_playbooks_that_are_there(story: Story) -> None:
     named = re.findall(r"mazevault\.backup\.([a-z_]+)", "\n".join(steps_of(story.plays["init"])))
-    assert set(named) == {"init", "pin_policy", "backup"}
+    assert set(named) == {"init", "pin_policy", "backup", "schedule"}
     assert all((TOP / f"playbooks/{name}.yml").is_file() for name in named)
 
 

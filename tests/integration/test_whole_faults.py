@@ -179,12 +179,21 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def in_memory(site: Site) -> set[str]:
-    """What runs of this root have in memory, and what proofs unpack there."""
+    """What runs of this root have in memory, and what anybody's proofs unpack there."""
     names = {name for place in ("/run", "/dev/shm") if os.path.isdir(place) for name in os.listdir(place)}
     known = set(os.listdir(site.root / "staging")) if (site.root / "staging").exists() else set()
     ours = re.compile(r"mazevault-(?:(mazevault_\d{8}_\d{6})-|scratch-proof-)")
     told = set((site.root / "ledger.jsonl").read_text().split('"')) if (site.root / "ledger.jsonl").exists() else set()
     return {name for name in names if (found := ours.match(name)) and (not found[1] or found[1] in known | told)}
+
+
+def stays_in_memory(site: Site, seconds: float = 60) -> set[str]:
+    """What is still there after that time; proofs of other tests come and go."""
+    deadline, left = time.monotonic() + seconds, in_memory(site)
+    while left and time.monotonic() < deadline:
+        time.sleep(0.2)
+        left &= in_memory(site)
+    return left
 
 
 def plain_below(top: Path) -> list[str]:
@@ -215,7 +224,7 @@ def test_never_a_half_set(site: Site, fault: Fault) -> None:
     site.age(set_id)
     healed, _nothing = site.run()
     assert [name for name in os.listdir(site.root / "staging") if not name.startswith(".")] == []
-    assert in_memory(site) == set()
+    assert stays_in_memory(site) == set()
     assert tree_state(site.root / "sets" / former) == before
     for name in {former, set_id, healed} & set(site.sets()):
         proof = site.module("backup_verify", set=name, level="checksum")
