@@ -136,7 +136,8 @@ def read_code(picture: str) -> str:
             x, y = (values[0], values[1]) if verb == "M" else (x + values[0], y + values[1])
     rows = [bytes(dot for dot in row for _time in range(scale)) for row in dots for _time in range(scale)]
     image = memoryview(b"".join(rows)).cast("B", (wide * scale, wide * scale))
-    [found] = zxingcpp.read_barcodes(image)
+    # In so many dots there is now and then what looks like another kind of code.
+    [found] = zxingcpp.read_barcodes(image, formats=zxingcpp.BarcodeFormat.QRCode)
     return str(found.text)
 
 
