@@ -31,7 +31,7 @@ beside_sanity = scripts/sanity.sh >.venv/sanity.log 2>&1 & sanity=$$!; $(1); tes
 	exit $$tested
 
 # All tests of the lab are one process's, those of each other file too (tests/conftest.py).
-SIDE_BY_SIDE = --numprocesses=3 --dist=loadscope --no-loadscope-reorder
+SIDE_BY_SIDE = --numprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 PYTEST = PATH="$(CURDIR)/.venv/test/bin:$$PATH" PYTHONPATH="$(TEST_PATH)" \
 	HYPOTHESIS_STORAGE_DIRECTORY="$(CURDIR)/.venv/cache/hypothesis" .venv/test/bin/python -m pytest

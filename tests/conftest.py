@@ -31,15 +31,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWork
     return OneWorkerEach(config, log)
 
 
+# What the same tests are repeated for: servers, ways of encryption, ways of leaving a question unanswered.
+_REPEATED = re.compile(r"(?<=[\[-])(?:pg\d+|cms|age|null|empty text)(?=[\]-])")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A sample of what takes long: each test on one server version, by its name, so that all versions are met."""
+    """A sample of what takes long: a file's tests for one of these, by the file's name, so that each is met by some."""
     if FULL:
         return
     same: dict[str, list[pytest.Item]] = {}
     for item in items:
-        slow = not item.nodeid.startswith("tests/unit/")
-        same.setdefault(re.sub(r"\bpg\d+\b", "pg", item.nodeid) if slow else item.nodeid, []).append(item)
-    kept = {id(alike[zlib.crc32(name.encode()) % len(alike)]) for name, alike in same.items()}
+        same.setdefault(_REPEATED.sub("", item.nodeid), []).append(item)
+    turns = {name: zlib.crc32(name.partition("::")[0].encode()) for name in same}
+    kept = {id(alike[turns[name] % len(alike)]) for name, alike in same.items()}
     left_out = [item for item in items if id(item) not in kept]
     if left_out:
         items[:] = [item for item in items if id(item) in kept]

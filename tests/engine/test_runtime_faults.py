@@ -245,7 +245,7 @@ def healed(flow: ContainerFlow) -> str:
     return set_id
 
 
-@pytest.mark.parametrize("moment", sample(KILLS, 2, always=ALWAYS), ids=str)
+@pytest.mark.parametrize("moment", sample(KILLS, 1, always=ALWAYS), ids=str)
 def test_struck(moment: Moment, flow: ContainerFlow, record_property: t.Any) -> None:
     first, _nobody = whole_run(flow)
     before, live = hashes(flow.root / "sets" / first), content(flow, flow.database)
@@ -293,7 +293,7 @@ def restore_struck(flow: ContainerFlow, moment: Moment, wanted: str) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("moment", sample(SWAPS, 1, always=ALWAYS_SWAPS), ids=str)
+@pytest.mark.parametrize("moment", sample(SWAPS, 0, always=ALWAYS_SWAPS), ids=str)
 def test_struck_swap(moment: Moment, flow: ContainerFlow, record_property: t.Any) -> None:
     """The application is never left down, and the next run brings things to an end."""
     published = flow.publish()

@@ -25,7 +25,7 @@ from support.plays import Play
 NAME = "mv-site-a"
 PLAYBOOKS = ("backup", "verify", "restore_database", "rollback_database")
 OUR_PART = 2.0
-SIZE = "2GB" if FULL else "100MB"
+SIZE = "2GB" if FULL else "30MB"
 DAMAGE = """
 DELETE FROM secret_versions WHERE secret_id % 3 = 2;
 UPDATE secret_versions SET ciphertext = wrapped_dek WHERE secret_id % 5 = 4;

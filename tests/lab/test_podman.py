@@ -23,6 +23,7 @@ from lab.place import Place
 from lab.process import wait_for
 from lab.site import Site
 from lab.user import Reader
+from support.flow import FULL
 from support.plays import TOP, Play
 
 NAME = "mv-podman"
@@ -160,7 +161,7 @@ def test_a_killed_module_takes_its_containers_with_it(site: Site, story: Story) 
     """Whatever it did, its containers end with it, before anybody looks after them; the next run clears up the rest."""
     former = set(site.sets())
     assert story.plays["backup"].rc == 0
-    for step in ("dump: pg_dump starts", "verify: scratch server"):
+    for step in ("dump: pg_dump starts", "verify: scratch server") if FULL else ("verify: scratch server",):
         known = faults.BACKUP[faults.BACKUP.index(step) :]
         with (
             site.started("backup", mazevault_recovery_set_stale_after=2) as running,

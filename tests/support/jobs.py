@@ -77,7 +77,8 @@ def run(
     (place / "home/ansible.cfg").touch()
     hidden = {name: value for name, value in os.environ.items() if name.startswith(("ANSIBLE_", "PYTHONPATH"))}
     environment = {**Place(place).environment(), **(env or {})}
-    del environment["ANSIBLE_CALLBACKS_ENABLED"], environment["ANSIBLE_CALLBACK_PLUGINS"]
+    for name in ("ANSIBLE_CALLBACKS_ENABLED", "ANSIBLE_CALLBACK_PLUGINS", "ANSIBLE_PIPELINING"):
+        del environment[name]
     for name in hidden:
         del os.environ[name]
     try:
