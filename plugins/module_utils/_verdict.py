@@ -107,3 +107,11 @@ def conclude(checks: t.Sequence[Check], wanted: str) -> tuple[str, str]:
     if any(check.verdict == FAIL for check in checks):
         return FAIL, level_reached(checks)
     return combine(parts), level_reached(checks)
+
+
+def conclusion_text(verdict: str, level: str, checks: t.Sequence[Check]) -> str:
+    """One line for people."""
+    if verdict == PASS:
+        return f"pass: proven to level {level}"
+    reasons = [f"{check.name}: {check.reason}" for check in checks if check.verdict == verdict and check.reason]
+    return f"{verdict}: {'; '.join(reasons[:2]) or 'nothing was checked'}"

@@ -303,11 +303,3 @@ def _amcheck(scratch: Scratch) -> Check:
             # It is an extra: a server without the extension proves no less of the dump.
             return Check("amcheck", "restore", PASS, f"not run: {exc.msg}")
     return Check("amcheck", "restore", FAIL, wrong) if wrong else Check("amcheck", "restore", PASS)
-
-
-def conclusion_text(verdict: str, level: str, checks: t.Sequence[Check]) -> str:
-    """One line for people."""
-    if verdict == PASS:
-        return f"pass: proven to level {level}"
-    reasons = [f"{check.name}: {check.reason}" for check in checks if check.verdict == verdict and check.reason]
-    return f"{verdict}: {'; '.join(reasons[:2]) or 'nothing was checked'}"

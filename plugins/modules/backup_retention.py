@@ -195,13 +195,15 @@ from ansible_collections.mazevault.backup.plugins.module_utils._errors import Ba
 from ansible_collections.mazevault.backup.plugins.module_utils._evidence import old_evidence, remove_evidence
 from ansible_collections.mazevault.backup.plugins.module_utils._files import human_size, private_folder
 from ansible_collections.mazevault.backup.plugins.module_utils._pins import Pin, pins_of
+from ansible_collections.mazevault.backup.plugins.module_utils._publication import (
+    prepare_root,
+    write_start_here,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
     RecoverySet,
     Shelf,
     all_sets,
-    prepare_root,
     shelf_of,
-    write_start_here,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._removal import (
     candidate_of,

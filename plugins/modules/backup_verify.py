@@ -175,7 +175,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.warnings import warn
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _module
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _connection, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import remove_tree, sha256_file
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import note_scratch
@@ -199,9 +199,10 @@ from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
     LEVELS,
     PASS,
     conclude,
+    conclusion_text,
     require,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, conclusion_text
+from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places
 
 
 def _subject(params: dict[str, t.Any]) -> tuple[SetSubject, str | None, Staging | None]:
@@ -235,7 +236,7 @@ def _place(
         here = staging
         try:
             with here.working() as progress:
-                _module.note_runtime(here, runtime)
+                _connection.note_runtime(here, runtime)
                 yield here.work(), progress, lambda folder: note_scratch(here, folder)
         finally:
             if own:
@@ -245,7 +246,7 @@ def _place(
 
 def _verify(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
-    runtime, jobs = _module.runtime_of(params, connected=False), _module.jobs_of(params)
+    runtime, jobs = _connection.runtime_of(params, connected=False), _connection.jobs_of(params)
     reserve = parse_size(params["reserve"], parameter="reserve")
     wanted = params["level"]
     subject, set_id, staging = _subject(params)
@@ -304,8 +305,8 @@ def _verify(module: AnsibleModule) -> dict[str, t.Any]:
 def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
-            **_module.RUNTIME_SPEC,
-            **_module.JOBS_SPEC,
+            **_connection.RUNTIME_SPEC,
+            **_connection.JOBS_SPEC,
             **_module.TRUST_SPEC,
             "set": {"type": "str", "required": True},
             "backup_root": {"type": "path"},

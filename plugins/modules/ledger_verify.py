@@ -152,16 +152,17 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _module
 from ansible_collections.mazevault.backup.plugins.module_utils._confirm import require_confirmation
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._examination import examine
+from ansible_collections.mazevault.backup.plugins.module_utils._publication import (
+    settle_ledger,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._records import ABOUT_THE_LEDGER, write_record
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
     all_sets,
     seen_by_a_witness,
-    settle_ledger,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._testimony import parse
 from ansible_collections.mazevault.backup.plugins.module_utils._trust import Trust
-from ansible_collections.mazevault.backup.plugins.module_utils._verdict import PASS
-from ansible_collections.mazevault.backup.plugins.module_utils._verify import conclusion_text
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import PASS, conclusion_text
 
 
 def _act(module: AnsibleModule) -> dict[str, t.Any]:

@@ -143,7 +143,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _module
+from ansible_collections.mazevault.backup.plugins.module_utils import _connection, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._dump import Dumper, describe, make_plan
 from ansible_collections.mazevault.backup.plugins.module_utils._encryption import SetKey
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
@@ -176,8 +176,8 @@ def _dump(module: AnsibleModule) -> dict[str, t.Any]:
         if params[name] == "":
             raise BackupError(f"{name}: empty", hint="Name a new folder (dest), or the id of an open set (set_id).")
     reserve = parse_size(params["reserve"], parameter="reserve")
-    runtime, jobs = _module.runtime_of(params), _module.jobs_of(params)
-    server = _module.server_of(params, runtime)
+    runtime, jobs = _connection.runtime_of(params), _connection.jobs_of(params)
+    server = _connection.server_of(params, runtime)
     dest, report, staging = _target(params)
     if staging is None:
         if os.path.lexists(dest):
@@ -187,7 +187,7 @@ def _dump(module: AnsibleModule) -> dict[str, t.Any]:
         private_folder(os.path.dirname(dest), parameter="dest")
         runtime.see(os.path.dirname(dest), writable=True)
     elif not module.check_mode:
-        _module.note_runtime(staging, runtime)
+        _connection.note_runtime(staging, runtime)
     with server.session("mazevault.backup look") as session:
         source = look_at_source(session, server.database, lock_timeout=min(2.0, params["block_limit"] / 2))
     runtime.program("pg_dump", major=source.server_major)
@@ -297,9 +297,9 @@ def _into(
 def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
-            **_module.SERVER_SPEC,
-            **_module.RUNTIME_SPEC,
-            **_module.JOBS_SPEC,
+            **_connection.SERVER_SPEC,
+            **_connection.RUNTIME_SPEC,
+            **_connection.JOBS_SPEC,
             "dest": {"type": "path"},
             "backup_root": {"type": "path"},
             "set_id": {"type": "str"},

@@ -217,7 +217,7 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _ledger, _module
+from ansible_collections.mazevault.backup.plugins.module_utils import _connection, _ledger, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._confirm import require_confirmation
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._evidence import write_evidence
@@ -307,11 +307,11 @@ def _restore(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
     if params["mode"] == "in_place":
         require_confirmation(module.check_mode, params["confirm"], params["inventory_hostname"])
-    runtime, jobs = _module.runtime_of(params), _module.jobs_of(params)
-    server = _module.server_of(params, runtime)
+    runtime, jobs = _connection.runtime_of(params), _connection.jobs_of(params)
+    server = _connection.server_of(params, runtime)
     staging = Staging(params["backup_root"], params["set_id"]) if params["set_id"] else None
     if staging is not None and not module.check_mode:
-        _module.note_runtime(staging, runtime)
+        _connection.note_runtime(staging, runtime)
     if is_path(params["set"]):
         runtime.see(params["set"])
     reserve = parse_size(params["reserve"], parameter="reserve")
@@ -409,7 +409,7 @@ def _in_place(
         safety,
         application,
         staging.path,
-        _module.jobs_of(params),
+        _connection.jobs_of(params),
         progress.step,
         live_oid,
     )
@@ -443,9 +443,9 @@ def _in_place(
 def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
-            **_module.SERVER_SPEC,
-            **_module.RUNTIME_SPEC,
-            **_module.JOBS_SPEC,
+            **_connection.SERVER_SPEC,
+            **_connection.RUNTIME_SPEC,
+            **_connection.JOBS_SPEC,
             **_module.TRUST_SPEC,
             **_module.WANTED_SPEC,
             **_module.KEYS_SPEC,

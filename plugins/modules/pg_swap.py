@@ -152,7 +152,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _module
+from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _connection, _module
 from ansible_collections.mazevault.backup.plugins.module_utils._confirm import require_confirmation
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._evidence import write_evidence
@@ -248,8 +248,8 @@ def _application(params: dict[str, t.Any], journal: Journal | None = None) -> Ap
 
 def _swap(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
-    runtime = _module.runtime_of(params)
-    server = _module.server_of(params, runtime)
+    runtime = _connection.runtime_of(params)
+    server = _connection.server_of(params, runtime)
     if params["state"] == "recovered":
         return _recover(module, server)
     require_confirmation(module.check_mode, params["confirm"], params["inventory_hostname"])
@@ -257,7 +257,7 @@ def _swap(module: AnsibleModule) -> dict[str, t.Any]:
     if staging is None and not module.check_mode:
         raise BackupError("set_id: missing", hint="Open a staging folder first (recovery_set with purpose=restore).")
     if staging is not None and staging.exists():
-        _module.note_runtime(staging, runtime)
+        _connection.note_runtime(staging, runtime)
     with maintenance(server).session() as session:
         journal = _plan(params, session, staging)
         check_obstacles(session, journal.database, params["accept"])
@@ -368,8 +368,8 @@ def _recover(module: AnsibleModule, server: Server) -> dict[str, t.Any]:
 def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
-            **_module.SERVER_SPEC,
-            **_module.RUNTIME_SPEC,
+            **_connection.SERVER_SPEC,
+            **_connection.RUNTIME_SPEC,
             **_module.TRUST_SPEC,
             "state": {"type": "str", "required": True, "choices": ["swapped", "rolled_back", "recovered"]},
             "backup_root": {"type": "path", "required": True},

@@ -317,15 +317,17 @@ from ansible_collections.mazevault.backup.plugins.module_utils._files import (
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._leftovers import clean
 from ansible_collections.mazevault.backup.plugins.module_utils._policy import refuse
-from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
-    all_sets,
+from ansible_collections.mazevault.backup.plugins.module_utils._publication import (
     prepare_root,
     same_as_before,
     seal,
-    seen_by_a_witness,
-    set_names,
     settle_ledger,
     write_start_here,
+)
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
+    all_sets,
+    seen_by_a_witness,
+    set_names,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._set_keys import (
     Protection,

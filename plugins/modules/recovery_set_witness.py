@@ -224,8 +224,14 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _m
 from ansible_collections.mazevault.backup.plugins.module_utils._confirm import require_confirmation
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._signature import Signer
-from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN, Check, combine
-from ansible_collections.mazevault.backup.plugins.module_utils._verify import conclusion_text
+from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
+    FAIL,
+    PASS,
+    UNPROVEN,
+    Check,
+    combine,
+    conclusion_text,
+)
 
 
 def _seen(params: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -11,12 +11,14 @@ import typing as t
 from pathlib import Path
 
 from ansible_collections.mazevault.backup.plugins.module_utils._clock import now, rfc3339, stamp
-from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
-    RecoverySet,
+from ansible_collections.mazevault.backup.plugins.module_utils._publication import (
     enter_in_ledger,
-    load_set,
     next_sequence,
     prepare_root,
+)
+from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
+    RecoverySet,
+    load_set,
 )
 from ansible_collections.mazevault.backup.plugins.module_utils._sums import sums_text
 from support.keys import own_trust

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import REASONS
+from ansible_collections.mazevault.backup.plugins.module_utils._publication import (
+    REASONS,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._version import COLLECTION_VERSION
 from support.flow import HOSTNAME, IN_PLAIN, Flow
 from support.modules import run_module

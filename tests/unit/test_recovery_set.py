@@ -20,6 +20,11 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _ledger
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._examination import examine
 from ansible_collections.mazevault.backup.plugins.module_utils._files import sha256_file
+from ansible_collections.mazevault.backup.plugins.module_utils._publication import (
+    enter_in_ledger,
+    next_sequence,
+    settle_ledger,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._records import (
     ABOUT_THE_LEDGER,
     look_at,
@@ -30,12 +35,9 @@ from ansible_collections.mazevault.backup.plugins.module_utils._records import (
 from ansible_collections.mazevault.backup.plugins.module_utils._recovery_set import (
     RecoverySet,
     all_sets,
-    enter_in_ledger,
     load_set,
-    next_sequence,
     resolve,
     set_names,
-    settle_ledger,
     shelf_of,
     state_of,
 )

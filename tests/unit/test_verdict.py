@@ -21,10 +21,10 @@ from ansible_collections.mazevault.backup.plugins.module_utils._verdict import (
     combine,
     complete,
     conclude,
+    conclusion_text,
     level_reached,
     require,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._verify import conclusion_text
 
 VERDICTS = (PASS, UNPROVEN, FAIL)
 checks = st.lists(st.builds(Check, st.just("x"), st.sampled_from(LEVELS), st.sampled_from(VERDICTS)), max_size=12)
