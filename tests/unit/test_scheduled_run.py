@@ -64,6 +64,7 @@ class Scheduled:
             "environment": {"FROM_THE_SCHEDULE": "yes"},
             "directory": str(self.folder),
             "delay": 0,
+            "after_boot": 0,
             "timeout": 30,
             "pause": 0,
             "notify": [],
@@ -197,6 +198,25 @@ def test_a_stop_is_handed_on(tmp_path: Path) -> None:
     assert first.wait(10) == 128 + signal.SIGTERM
     assert one.report("backup")["rc"] == 128 + signal.SIGTERM
     first.communicate()
+
+
+def test_it_begins_when_the_machine_is_up_for_long_enough(tmp_path: Path) -> None:
+    """A run that was missed is caught up at once, when what it needs isn't there yet."""
+
+    def up() -> int:
+        return int(subprocess.run(["ps", "-o", "etimes=", "-p", "1"], capture_output=True, check=True).stdout)
+
+    one = scheduled(tmp_path, backup={"argv": python("print('ran')")})
+    one.write()
+    (one.state / "backup.json").write_text(json.dumps({"job": "backup", "ended": "before", "rc": 0}), encoding="utf-8")
+    one.more = {"after_boot": up() + 3}
+    process = one.start("backup")
+    one.wait_for("; begins after ")
+    assert "ended" not in one.report("backup"), "if it were killed now, the last run's report wouldn't be told"
+    assert process.wait(15) == 0 and up() >= one.more["after_boot"]
+    said = [line.partition(": ")[2] for line in one.logged().splitlines()]
+    assert "begins after" in said[0] and said[1:3] == ["started: a job", "ran"]
+    process.communicate()
 
 
 def test_no_line_is_lost_when_the_log_is_rotated(tmp_path: Path) -> None:
