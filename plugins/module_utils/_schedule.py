@@ -31,6 +31,8 @@ SYSTEMD, CRON = "systemd", "cron"
 # What the runner leaves behind, besides a log.
 _STATE = ("*.lock", "*.stamp", "*.json", "*.notified")
 _OWN = ("run.py", "jobs.json", "notify.json")
+# What stands above the folders of all schedules, where nobody named another place.
+_ABOVE = ("/var/lib/mazevault-backup", "~/.mazevault-backup/schedule")
 _LOG_LIMIT = 20_000_000
 # Seconds between attempts to tell of a failure.
 _PAUSE = 60
@@ -111,7 +113,7 @@ def settle_place(params: t.Mapping[str, t.Any]) -> Place:
     manager = params["manager"] or (SYSTEMD if os.path.isdir("/run/systemd/system") else CRON)
     home = os.path.join(os.path.expanduser("~"), ".mazevault-backup")
     usual = {
-        "folder": f"/var/lib/mazevault-backup/{name}" if scope == SYSTEM else f"{home}/schedule/{name}",
+        "folder": os.path.expanduser(os.path.join(_ABOVE[0] if scope == SYSTEM else _ABOVE[1], name)),
         "unit_folder": "/etc/systemd/system" if scope == SYSTEM else os.path.expanduser("~/.config/systemd/user"),
         "cron_file": f"/etc/cron.d/{name}" if scope == SYSTEM else "",
         "log_file": f"/var/log/{name}.log" if scope == SYSTEM else f"{home}/{name}.log",
@@ -258,7 +260,8 @@ def apply(place: Place, texts: Texts | None, *, check: bool) -> dict[str, t.Any]
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(place.state, f"{job}.stamp"))
         if texts is None:
-            for path in (place.state, place.folder):
+            above = os.path.dirname(place.folder)
+            for path in (place.state, place.folder, *([above] if above in map(os.path.expanduser, _ABOVE) else [])):
                 # Not where somebody laid something into it.
                 with contextlib.suppress(OSError):
                     os.rmdir(path)

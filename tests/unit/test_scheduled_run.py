@@ -171,6 +171,17 @@ def test_a_runner_that_is_killed_keeps_no_lock(tmp_path: Path) -> None:
     assert one.run("backup")[0] == 0
 
 
+def test_a_schedule_that_is_removed_lets_its_run_end(tmp_path: Path) -> None:
+    one = scheduled(tmp_path, backup={"argv": python(WAIT, str(tmp_path / "go"))})
+    first = one.start("backup")
+    one.wait_for("begun")
+    for path in (*one.state.iterdir(), tmp_path / "run.py", tmp_path / "jobs.json"):
+        path.unlink()
+    one.state.rmdir()
+    (tmp_path / "go").touch()
+    assert first.wait(15) == 0 and "ended: exit status 0" in first.communicate()[0]
+
+
 def test_a_run_that_does_not_end_is_ended(tmp_path: Path) -> None:
     child = "import time; time.sleep(60)"
     code = f"import subprocess as s, sys\np = s.Popen([sys.executable, '-c', {child!r}])\nprint(p.pid, flush=True)"

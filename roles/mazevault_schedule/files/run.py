@@ -114,9 +114,11 @@ def up() -> float:
 
 def write(path: str, value: t.Any) -> None:
     temporary = f"{path}.{os.getpid()}"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-        json.dump(value, stream)
-    os.replace(temporary, path)
+    # Who removes the schedule doesn't make the run fail that is at work.
+    with contextlib.suppress(FileNotFoundError):
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+            json.dump(value, stream)
+        os.replace(temporary, path)
 
 
 def told(lines: t.Iterable[str]) -> list[str]:
