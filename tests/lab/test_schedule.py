@@ -47,9 +47,12 @@ class Node:
     """When backups are due."""
     others: str = "00:00"
     """When everything else is."""
+    takes: float = 0.0
+    """Seconds that it took to set these."""
 
     def schedule(self, *, state: str = "present") -> int:
         """Run the playbook, which has to work; the changes that it made."""
+        began = time.monotonic()
         done = self.control.play(
             "schedule",
             mazevault_schedule_state=state,
@@ -57,6 +60,7 @@ class Node:
             mazevault_schedule_prune=self.others,
             mazevault_schedule_verify=self.others,
         )
+        self.takes = time.monotonic() - began
         assert done.rc == 0, done.output
         # Such times can't keep what is promised, and it says so.
         assert [line for line in done.complaints() if "Schedule: " not in line] == [], done.output
@@ -66,8 +70,7 @@ class Node:
         """Set the next backup to a minute that begins in `least` seconds at the soonest."""
         self.times = []
         while not self.times or (self.times[0] - now()).total_seconds() < least:
-            # So long it may take to set it.
-            self.times = [next_minute(least + 5)]
+            self.times = [next_minute(least + 2 * self.takes)]
             self.others = f"{self.times[0]:%H:%M}" if all_jobs else self.others
             assert self.schedule() == 1
         return self.times[0]
