@@ -23,14 +23,16 @@ from ansible_collections.mazevault.backup.plugins.module_utils import _clock, _u
 from ansible_collections.mazevault.backup.plugins.module_utils._errors import BackupError
 from ansible_collections.mazevault.backup.plugins.module_utils._files import existing_parent, write_file
 from ansible_collections.mazevault.backup.plugins.module_utils._jobs import PATIENCE, Planned
-from ansible_collections.mazevault.backup.plugins.module_utils._process import Result
 from ansible_collections.mazevault.backup.plugins.module_utils._programs import HostRuntime
+from ansible_collections.mazevault.backup.plugins.module_utils._systemd import Systemd
 
 SYSTEM, USER = "system", "user"
 SYSTEMD, CRON = "systemd", "cron"
 # What the runner leaves behind, besides a log.
 _STATE = ("*.lock", "*.stamp", "*.json", "*.notified")
 _OWN = ("run.py", "jobs.json", "notify.json")
+# What stands above the folders of all schedules, where nobody named another place.
+_ABOVE = ("/var/lib/mazevault-backup", "~/.mazevault-backup/schedule")
 _LOG_LIMIT = 20_000_000
 # Seconds between attempts to tell of a failure.
 _PAUSE = 60
@@ -111,7 +113,7 @@ def settle_place(params: t.Mapping[str, t.Any]) -> Place:
     manager = params["manager"] or (SYSTEMD if os.path.isdir("/run/systemd/system") else CRON)
     home = os.path.join(os.path.expanduser("~"), ".mazevault-backup")
     usual = {
-        "folder": f"/var/lib/mazevault-backup/{name}" if scope == SYSTEM else f"{home}/schedule/{name}",
+        "folder": os.path.expanduser(os.path.join(_ABOVE[0] if scope == SYSTEM else _ABOVE[1], name)),
         "unit_folder": "/etc/systemd/system" if scope == SYSTEM else os.path.expanduser("~/.config/systemd/user"),
         "cron_file": f"/etc/cron.d/{name}" if scope == SYSTEM else "",
         "log_file": f"/var/log/{name}.log" if scope == SYSTEM else f"{home}/{name}.log",
@@ -148,6 +150,7 @@ def texts_of(
     environment: t.Mapping[str, str],
     directory: str | None,
     delay: float,
+    after_boot: float,
     timeout: float,
     notify: t.Mapping[str, t.Any],
     notify_argv: t.Sequence[str],
@@ -172,6 +175,7 @@ def texts_of(
         "environment": dict(environment),
         "directory": directory or place.account.pw_dir,
         "delay": delay,
+        "after_boot": after_boot,
         "timeout": timeout,
         "pause": _PAUSE,
         "notify": [*notify_argv, "-e", f"@{told}"] if notify else [],
@@ -240,7 +244,8 @@ def apply(place: Place, texts: Texts | None, *, check: bool) -> dict[str, t.Any]
     removed = {path: content for path, content in before.items() if path not in wanted}
     timers = [os.path.basename(path) for path in wanted if path.endswith(".timer")]
     gone = [os.path.basename(path) for path in removed if path.endswith(".timer")]
-    systemd = _Systemd(place) if place.manager == SYSTEMD or gone else None
+    systemd = Systemd(own=place.scope == USER) if place.manager == SYSTEMD or gone else None
+    moved = _moved(place, before, wanted)
     started = [timer for timer in timers if systemd and not systemd.runs(timer)]
     folders = _missing_folders(place) if texts is not None else []
     left = _left(place) if texts is None else []
@@ -248,10 +253,15 @@ def apply(place: Place, texts: Texts | None, *, check: bool) -> dict[str, t.Any]
     if changed and not check:
         if systemd and gone:
             systemd.ask("disable", "--now", *gone)
+            systemd.forget_runs(*gone)
         for path in [*removed, *left]:
             os.unlink(path)
+        for job in moved:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(place.state, f"{job}.stamp"))
         if texts is None:
-            for path in (place.state, place.folder):
+            above = os.path.dirname(place.folder)
+            for path in (place.state, place.folder, *([above] if above in map(os.path.expanduser, _ABOVE) else [])):
                 # Not where somebody laid something into it.
                 with contextlib.suppress(OSError):
                     os.rmdir(path)
@@ -266,8 +276,13 @@ def apply(place: Place, texts: Texts | None, *, check: bool) -> dict[str, t.Any]
             ]
             if any(path.endswith((".timer", ".service")) for path in [*written, *removed]):
                 systemd.ask("daemon-reload")
+            systemd.forget_failures(*(os.path.basename(path) for path in removed if path.endswith(".service")))
             if started:
                 systemd.ask("enable", "--now", *started)
+            others = [timer for timer in again if timer in map(place.timer_of, moved)]
+            if others:
+                systemd.ask("stop", *others)
+                systemd.forget_runs(*others)
             if again:
                 systemd.ask("restart", *again)
     names = [*written, *removed]
@@ -288,23 +303,6 @@ def apply(place: Place, texts: Texts | None, *, check: bool) -> dict[str, t.Any]
     }
 
 
-class _Systemd:
-    """systemctl, the system's or the account's."""
-
-    def __init__(self, place: Place) -> None:
-        self._argv = [_HOST.program("systemctl"), *([] if place.scope == SYSTEM else ["--user"])]
-
-    def _run(self, *words: str) -> Result:
-        return _HOST.processes.run([*self._argv, *words], timeout=120)
-
-    def runs(self, timer: str) -> bool:
-        """Whether it is enabled, and active now."""
-        return all(self._run(word, "--quiet", timer).rc == 0 for word in ("is-enabled", "is-active"))
-
-    def ask(self, *words: str) -> None:
-        self._run(*words).check(f"systemctl {words[0]}", hint="See to what systemd says, then run schedule.yml again.")
-
-
 def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
@@ -321,6 +319,20 @@ def _present(place: Place) -> dict[str, str]:
     own = {path: text for path, text in found.items() if text.startswith(_units.banner(place.name))}
     ours = {os.path.join(place.folder, name) for name in _OWN}
     return {**own, **{path: _read(path) for path in sorted(ours) if os.path.isfile(path)}}
+
+
+def _moved(place: Place, before: t.Mapping[str, str], wanted: Texts) -> list[str]:
+    """Jobs that had other times before, or some at all: a run by those that come now wasn't missed."""
+    path = os.path.join(place.folder, "jobs.json")
+    new = _calendars(wanted[path].content if path in wanted else "")
+    return [job for job, calendar in _calendars(before.get(path, "")).items() if new.get(job) != calendar]
+
+
+def _calendars(settings: str) -> dict[str, t.Any]:
+    """By job, as far as the file can be read."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        return {job: said["calendar"] for job, said in json.loads(settings)["jobs"].items()}
+    return {}
 
 
 def _refuse_foreign(place: Place, path: str, before: t.Container[str]) -> None:

@@ -103,6 +103,12 @@ options:
     description: By how much each run starts late at random, such as V(5 min).
     type: str
     default: 5 min
+  after_boot:
+    description:
+      - How long the machine has to be up before a job begins. What was missed while it was off is caught up as soon as
+        it starts, when the network, or MazeVault on the same machine, isn't there yet.
+    type: str
+    default: 3 min
   timeout:
     description: After how long a run that doesn't end is ended, and has failed.
     type: str
@@ -322,6 +328,7 @@ def _texts(params: t.Mapping[str, t.Any], place: Place, jobs: list[Planned], pro
         environment={str(name): str(value) for name, value in params["environment"].items()},
         directory=params["directory"],
         delay=delay,
+        after_boot=_span(params, "after_boot", 0, 3600),
         timeout=_span(params, "timeout", 60, 7 * 86400),
         notify=notify,
         notify_argv=[program, "-i", "control-node,", params["notify_playbook"] or ""],
@@ -404,6 +411,7 @@ def main() -> t.NoReturn:
             "directory": {"type": "path"},
             "user": {"type": "str"},
             "delay": {"type": "str", "default": "5 min"},
+            "after_boot": {"type": "str", "default": "3 min"},
             "timeout": {"type": "str", "default": "12 h"},
             "runner": {"type": "str"},
             "notify_playbook": {"type": "str"},

@@ -188,13 +188,16 @@ def test_on_the_host_itself(scheduled: tuple[Node, Play, Play], tmp_path: Path) 
     """Its own ansible-playbook, its own inventory, and nothing but itself."""
     node = scheduled[0]
     there = {"folder": tmp_path / "lib", "unit_folder": tmp_path / "units", "log_file": tmp_path / "log"}
-    extra = {f"mazevault_schedule_{name}": str(path) for name, path in there.items()}
+    extra: dict[str, t.Any] = {f"mazevault_schedule_{name}": str(path) for name, path in there.items()}
     extra["mazevault_schedule_logrotate_file"] = str(tmp_path / "logrotate")
     done = node.play("--check", mazevault_schedule_on="host", **extra)
     assert done.rc != 0 and "inventory: missing" in done.failures[0].msg
+    extra |= {"mazevault_schedule_delay": 0, "mazevault_schedule_after_boot": 0}
     done = node.play(mazevault_schedule_on="host", mazevault_schedule_inventory="/srv/hosts.yml", **extra)
     assert done.rc == 0, done.output
-    argv = json.loads((tmp_path / "lib/jobs.json").read_bytes())["jobs"]["backup"]["argv"]
+    settings = json.loads((tmp_path / "lib/jobs.json").read_bytes())
+    assert (settings["delay"], settings["after_boot"]) == (0, 0), "0 isn't unset"
+    argv = settings["jobs"]["backup"]["argv"]
     limited = ["--limit", "vault1", "--connection", "local"]
     assert argv[1:8] == ["-i", "/srv/hosts.yml", "mazevault.backup.backup", *limited]
 

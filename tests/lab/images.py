@@ -129,6 +129,8 @@ CONTROL = Image(
     TRIXIE,
     environments={version: (f"ansible-core=={version}.*", "jmespath>=1.0") for version in ANSIBLE},
 )
+# For hosts that run playbooks themselves.
+ON_HOST = Image("mazevault-lab/ansible:1", HOST, requirements=("ansible-core==2.19.*", "jmespath>=1.0"))
 SITE, BARE = Image("mazevault-lab/site:1", HOST), Image("mazevault-lab/bare:1", HOST)
 # Debian's podman-compose is older than any that is in use on hosts of the Red Hat kind.
 PODMAN_SITE = Image("mazevault-lab/podman-site:1", HOST, requirements=("podman-compose==1.5.*",))
@@ -173,6 +175,10 @@ def ensure(inners: t.Collection[nested.Inner | None] = (nested.DOCKER, None)) ->
 
 def ensure_control() -> None:
     _ensure((CONTROL,), ((TRIXIE,), (CONTROL,)))
+
+
+def ensure_on_host() -> None:
+    _ensure((ON_HOST,), ((BOOKWORM,), (HOST,), (ON_HOST,)))
 
 
 def _ensure(wanted: tuple[Buildable, ...], rows: tuple[tuple[Buildable, ...], ...]) -> None:

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Servers that take what is sent to them and keep it: mail (SMTP, STARTTLS, AUTH) and HTTP, each in a thread."""
+"""Servers that take what is sent to them and keep it: mail (SMTP, STARTTLS, AUTH) and HTTP, each in a thread.
+
+They listen on this machine alone, unless another of its addresses is named.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,12 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 
+HERE = "127.0.0.1"
+
 
 @dataclass(frozen=True)
 class Certificate:
-    """A key and a certificate of localhost that is its own authority."""
+    """A key and a certificate of this machine that is its own authority."""
 
     key: Path
     certificate: Path
@@ -33,10 +38,12 @@ class Certificate:
         return context
 
 
-def certificate_of_localhost(folder: Path) -> Certificate:
+def certificate_of_localhost(folder: Path, *addresses: str) -> Certificate:
+    """Good for further addresses of this machine, too."""
     found = Certificate(folder / "server.key", folder / "server.crt")
     words = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    words += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(found.key), "-out", str(found.certificate)]
+    names = ",".join(["DNS:localhost", *(f"IP:{address}" for address in addresses)])
+    words += ["-addext", f"subjectAltName={names}", "-keyout", str(found.key), "-out", str(found.certificate)]
     subprocess.run(["openssl", "req", "-x509", *words], check=True, capture_output=True)
     return found
 
@@ -132,10 +139,12 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 @contextlib.contextmanager
-def mail_server(certificate: Certificate | None = None, *, password: str | None = None) -> Iterator[Mailbox]:
+def mail_server(
+    certificate: Certificate | None = None, *, password: str | None = None, address: str = HERE
+) -> Iterator[Mailbox]:
     box = Mailbox(password=password)
     tls = certificate.context() if certificate else None
-    with _serving(_Server(("127.0.0.1", 0), type("Session", (_Session,), {"box": box, "tls": tls}))) as port:
+    with _serving(_Server((address, 0), type("Session", (_Session,), {"box": box, "tls": tls}))) as port:
         box.port = port
         yield box
 
@@ -158,7 +167,7 @@ class Hook:
 
 
 @contextlib.contextmanager
-def http_server(certificate: Certificate | None = None) -> Iterator[Hook]:
+def http_server(certificate: Certificate | None = None, *, address: str = HERE) -> Iterator[Hook]:
     hook = Hook()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -173,11 +182,11 @@ def http_server(certificate: Certificate | None = None) -> Iterator[Hook]:
         def log_message(self, *words: t.Any) -> None:
             """Nothing on the test's output."""
 
-    server = _Server(("127.0.0.1", 0), Handler)
+    server = _Server((address, 0), Handler)
     if certificate:
         server.socket = certificate.context().wrap_socket(server.socket, server_side=True)
     with _serving(server) as port:
-        hook.url = f"{'https' if certificate else 'http'}://localhost:{port}"
+        hook.url = f"{'https' if certificate else 'http'}://{'localhost' if address == HERE else address}:{port}"
         yield hook
 
 
@@ -196,5 +205,5 @@ def _serving(server: _Server) -> Iterator[int]:
 def nobodys_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind((HERE, 0))
         return int(taken.getsockname()[1])

@@ -200,10 +200,28 @@ def test_another_time_is_another_timer_and_nothing_else(machine: Machine) -> Non
     found = machine.schedule(jobs=jobs)
     changed = {Path(one["after_header"]).name for one in found["diff"]}
     assert changed == {"mazevault-backup-backup.timer", "jobs.json"}
-    assert machine.book()["calls"][-2:] == [
+    timer = "mazevault-backup-backup.timer"
+    assert machine.book()["calls"][-4:] == [
         ["--user", "daemon-reload"],
-        ["--user", "restart", "mazevault-backup-backup.timer"],
-    ]
+        ["--user", "stop", timer],
+        ["--user", "clean", "--what=state", timer],
+        ["--user", "restart", timer],
+    ], "systemd would take an earlier time of the new ones for one that was missed"
+
+
+def test_another_delay_is_the_same_times(machine: Machine) -> None:
+    """A run that is due just now isn't forgotten."""
+    machine.schedule()
+    machine.schedule(delay="1 min")
+    assert machine.book()["calls"][-2:] == [["--user", "daemon-reload"], ["--user", "restart", *sorted(TIMERS)]]
+
+
+def test_what_cron_remembers_of_other_times_goes(machine: Machine) -> None:
+    machine.schedule(manager="cron")
+    for job in ("backup", "on_change", "verify"):
+        (machine.home / f"state/{job}.stamp").write_text('{"started": "2026-01-01T02:00:07Z"}', encoding="utf-8")
+    machine.schedule(manager="cron", jobs=[{**JOBS[0], "when": "08:00"}, JOBS[1]])
+    assert [path.name for path in (machine.home / "state").iterdir()] == ["on_change.stamp"]
 
 
 def test_a_job_that_is_left_out_goes(machine: Machine) -> None:
@@ -211,6 +229,9 @@ def test_a_job_that_is_left_out_goes(machine: Machine) -> None:
     machine.schedule(jobs=JOBS[:2])
     assert {path.name for path in machine.units.glob("*verify*")} == set()
     assert "mazevault-backup-verify.timer" not in machine.book()["running"]
+    calls = [call[1:] for call in machine.book()["calls"]]
+    assert ["clean", "--what=state", "mazevault-backup-verify.timer"] in calls
+    assert ["reset-failed", "mazevault-backup-verify.service"] in calls
 
 
 def test_a_timer_that_somebody_stopped_runs_again(machine: Machine) -> None:

@@ -64,6 +64,7 @@ class Scheduled:
             "environment": {"FROM_THE_SCHEDULE": "yes"},
             "directory": str(self.folder),
             "delay": 0,
+            "after_boot": 0,
             "timeout": 30,
             "pause": 0,
             "notify": [],
@@ -170,6 +171,17 @@ def test_a_runner_that_is_killed_keeps_no_lock(tmp_path: Path) -> None:
     assert one.run("backup")[0] == 0
 
 
+def test_a_schedule_that_is_removed_lets_its_run_end(tmp_path: Path) -> None:
+    one = scheduled(tmp_path, backup={"argv": python(WAIT, str(tmp_path / "go"))})
+    first = one.start("backup")
+    one.wait_for("begun")
+    for path in (*one.state.iterdir(), tmp_path / "run.py", tmp_path / "jobs.json"):
+        path.unlink()
+    one.state.rmdir()
+    (tmp_path / "go").touch()
+    assert first.wait(15) == 0 and "ended: exit status 0" in first.communicate()[0]
+
+
 def test_a_run_that_does_not_end_is_ended(tmp_path: Path) -> None:
     child = "import time; time.sleep(60)"
     code = f"import subprocess as s, sys\np = s.Popen([sys.executable, '-c', {child!r}])\nprint(p.pid, flush=True)"
@@ -197,6 +209,25 @@ def test_a_stop_is_handed_on(tmp_path: Path) -> None:
     assert first.wait(10) == 128 + signal.SIGTERM
     assert one.report("backup")["rc"] == 128 + signal.SIGTERM
     first.communicate()
+
+
+def test_it_begins_when_the_machine_is_up_for_long_enough(tmp_path: Path) -> None:
+    """A run that was missed is caught up at once, when what it needs isn't there yet."""
+
+    def up() -> int:
+        return int(subprocess.run(["ps", "-o", "etimes=", "-p", "1"], capture_output=True, check=True).stdout)
+
+    one = scheduled(tmp_path, backup={"argv": python("print('ran')")})
+    one.write()
+    (one.state / "backup.json").write_text(json.dumps({"job": "backup", "ended": "before", "rc": 0}), encoding="utf-8")
+    one.more = {"after_boot": up() + 3}
+    process = one.start("backup")
+    one.wait_for("; begins after ")
+    assert "ended" not in one.report("backup"), "if it were killed now, the last run's report wouldn't be told"
+    assert process.wait(15) == 0 and up() >= one.more["after_boot"]
+    said = [line.partition(": ")[2] for line in one.logged().splitlines()]
+    assert "begins after" in said[0] and said[1:3] == ["started: a job", "ran"]
+    process.communicate()
 
 
 def test_no_line_is_lost_when_the_log_is_rotated(tmp_path: Path) -> None:

@@ -103,11 +103,22 @@ def locked(path: str, patience: float) -> t.Iterator[bool]:
         os.close(fd)
 
 
+def up() -> float:
+    """Seconds since the machine was started, or the container that stands for one."""
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/1/stat", encoding="utf-8") as stream:
+        # After the name, which may hold anything, the twentieth field: when the first process started (proc(5)).
+        return now - int(stream.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return now
+
+
 def write(path: str, value: t.Any) -> None:
     temporary = f"{path}.{os.getpid()}"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-        json.dump(value, stream)
-    os.replace(temporary, path)
+    # Who removes the schedule doesn't make the run fail that is at work.
+    with contextlib.suppress(FileNotFoundError):
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+            json.dump(value, stream)
+        os.replace(temporary, path)
 
 
 def told(lines: t.Iterable[str]) -> list[str]:
@@ -211,7 +222,14 @@ def run(name: str, settings: Settings, *, due: dt.datetime | None = None, delay:
         if due is not None and (last_run(mark) or utc()) >= due:
             return 0
         write(mark, {"started": stamp(utc())})
+        # Whatever ends it from here on, nobody takes the report of its last run for this one's.
+        begun = os.path.join(state, f"{name}.json")
+        write(begun, {"job": name, "title": job["title"], "started": stamp(utc())})
         time.sleep(random.uniform(0, delay) if delay else 0)
+        since = up()
+        if since < settings["after_boot"]:
+            log.line(f"the machine is up for {since:.0f} s; begins after {settings['after_boot']:.0f} s")
+            time.sleep(settings["after_boot"] - since)
         if job["lock"] and not held.enter_context(locked(os.path.join(state, f"{job['lock']}.lock"), job["patience"])):
             if not job["waits"]:
                 log.line("another run is at work on the sets; the next one does the same")
@@ -226,7 +244,7 @@ def run(name: str, settings: Settings, *, due: dt.datetime | None = None, delay:
             del lines[:-5000]
             log.line(line)
 
-        write(os.path.join(state, f"{name}.json"), {"job": name, "title": job["title"], "started": stamp(started)})
+        write(begun, {"job": name, "title": job["title"], "started": stamp(started)})
         log.line(f"started: {job['title']}")
         rc = execute(job["argv"], settings, say, settings["timeout"])
         return finish(name, settings, log, started, rc, lines)
