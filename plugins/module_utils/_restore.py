@@ -75,12 +75,15 @@ def create_roles(session: Session, facts: t.Mapping[str, t.Any], *, login: bool,
         session.execute(statement)
 
 
-def create_database(session: Session, name: str, properties: t.Mapping[str, t.Any]) -> int:
+def create_database(session: Session, name: str, properties: t.Mapping[str, t.Any], *, closed: bool = False) -> int:
     """Create the database and return its oid; a template whose locale's version moved on is refreshed.
 
     template0 has no user indexes, so nothing in it can be in the wrong order.
+
+    Args:
+        closed: nobody can connect to it yet.
     """
-    sql = create_sql(name, properties)
+    sql = create_sql(name, properties) + (" ALLOW_CONNECTIONS false" if closed else "")
     try:
         session.execute(sql)
     except SqlError as exc:

@@ -99,6 +99,12 @@ def derived_name(database: str, word: str, stamp: str) -> str:
     return head + tail
 
 
+def derived_prefix(database: str, word: str) -> str:
+    """What all these names begin with, whatever their stamps are."""
+    stamp = "00000000_000000"
+    return derived_name(database, word, stamp)[: -len(stamp)]
+
+
 def obstacles(session: Session, database: str) -> dict[str, str]:
     """What would break or be torn apart by renaming this database."""
     name = literal(database)
@@ -283,10 +289,10 @@ def finish(server: Server, journal: Journal, application: Application) -> str:
 
 def kept_databases(session: Session, database: str, word: str = "before") -> list[str]:
     """Names of the databases that former swaps kept, oldest first."""
-    prefix = derived_name(database, word, "")
+    prefix = derived_prefix(database, word)
     rows = session.query("SELECT datname::text FROM pg_catalog.pg_database ORDER BY 1")
-    return [name for (name,) in rows if name.startswith(prefix) and _is_stamp(name[len(prefix) :])]
+    return [name for (name,) in rows if name.startswith(prefix) and is_stamp(name[len(prefix) :])]
 
 
-def _is_stamp(text: str) -> bool:
+def is_stamp(text: str) -> bool:
     return len(text) == 15 and text[8] == "_" and text.replace("_", "").isdigit()

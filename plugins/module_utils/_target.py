@@ -34,7 +34,12 @@ from ansible_collections.mazevault.backup.plugins.module_utils._sql import (
     literal,
     qualified,
 )
-from ansible_collections.mazevault.backup.plugins.module_utils._swap import derived_name, maintenance
+from ansible_collections.mazevault.backup.plugins.module_utils._swap import (
+    derived_name,
+    derived_prefix,
+    is_stamp,
+    maintenance,
+)
 from ansible_collections.mazevault.backup.plugins.module_utils._toc import dumped_by
 from ansible_collections.mazevault.backup.plugins.module_utils._verdict import FAIL, PASS, UNPROVEN, Check
 from ansible_collections.mazevault.backup.plugins.module_utils._verify import Places, Subject
@@ -250,8 +255,10 @@ def restore_beside(
             superuser = bool(session.value("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"))
             create_roles(session, subject.private["roles"], login=True, superuser=superuser, version=session.version)
         step("restore: create the database")
-        oid = create_database(session, name, expected)
+        # Closed until it bears the mark: a server that dies in between leaves one that shows whose it is.
+        oid = create_database(session, name, expected, closed=True)
         session.execute(f"COMMENT ON DATABASE {ident(name)} IS {literal(MARK + stamp)}")
+        session.execute(f"ALTER DATABASE {ident(name)} ALLOW_CONNECTIONS true")
     try:
         step("restore: load")
         archive = identify(subject.path, runtime, subject.stored())
@@ -362,15 +369,19 @@ def _rehearse(subject: Subject, server: Server, runtime: Runtime, places: Places
 
 
 def drop_leftovers(session: Session, database: str) -> list[str]:
-    """Drop databases that dead restores left behind; they carry our mark as their comment."""
-    prefix = derived_name(database, "restore", "")
+    """Drop databases that dead restores left behind.
+
+    They carry our mark as their comment, or are as they were created: closed and without a comment, so without data.
+    """
+    prefix = derived_prefix(database, "restore")
     rows = session.query(
-        "SELECT d.datname::text, pg_catalog.shobj_description(d.oid, 'pg_database')"
+        "SELECT d.datname::text, pg_catalog.shobj_description(d.oid, 'pg_database'), d.datallowconn"
         " FROM pg_catalog.pg_database d ORDER BY 1"
     )
     dropped = []
-    for name, comment in rows:
-        if name.startswith(prefix) and (comment or "").startswith(MARK):
+    for name, comment, is_open in rows:
+        begun = is_stamp(name[len(prefix) :]) and comment is None and not is_open
+        if name.startswith(prefix) and (begun or (comment or "").startswith(MARK)):
             drop_database(session, name)
             dropped.append(name)
     return dropped

@@ -168,6 +168,7 @@ from ansible_collections.mazevault.backup.plugins.module_utils._swap import (
     Journal,
     check_obstacles,
     derived_name,
+    derived_prefix,
     finish,
     kept_databases,
     load_journal,
@@ -215,7 +216,7 @@ def _plan(params: dict[str, t.Any], session: Session, staging: Staging | None) -
         incoming = params["kept"] or (kept[-1] if kept else "")
         if not incoming:
             raise BackupError(
-                f"kept: no database {derived_name(database, 'before', '')}... is there",
+                f"kept: no database {derived_prefix(database, 'before')}... is there",
                 hint="There was no restore to take back, or its former database was dropped.",
             )
         oid = oid_of(session, incoming)

@@ -146,6 +146,24 @@ def test_everybody_killed_at_once_is_mended_by_the_next_run(step: str, installat
     assert not [name for name in databases(server) if "_restore_" in name]
 
 
+def test_what_a_server_left_that_died_while_it_created_one(installation: Installation, flow: Flow) -> None:
+    """It goes; what merely has such a name stays."""
+    server = installation.server
+    left, opened, other = (f"mazevault_restore_{tail}" for tail in ("20200101_000000", "20200101_000001", "of_mine"))
+    for name in (left, other):
+        server.query(f"CREATE DATABASE {name} ALLOW_CONNECTIONS false", dbname="postgres")
+    server.query(f"CREATE DATABASE {opened}", dbname="postgres")
+    try:
+        set_id = restored_beside(flow, flow.publish()["set_id"])
+        (new,) = [name for name in databases(server) if name.endswith(set_id.removeprefix("mazevault"))]
+        assert {name for name in databases(server) if "_restore_" in name} == {opened, other, new}
+        allowed = server.query(f"SELECT datallowconn FROM pg_database WHERE datname = '{new}'", dbname="postgres")
+        assert allowed == [(True,)]
+    finally:
+        for name in (left, opened, other):
+            server.query(f"DROP DATABASE IF EXISTS {name}", dbname="postgres")
+
+
 def test_what_was_acknowledged_before_the_stop_is_in_the_kept_database(installation: Installation, flow: Flow) -> None:
     server = installation.server
     AckedWriter.prepare(server.connector())
