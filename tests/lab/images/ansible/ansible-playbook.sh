@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 The mazevault.backup authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # ansible-playbook, from a folder that nothing else looks into: programs that it starts don't inherit the path either.
-exec python3 -P -c '
+exec /usr/bin/python3 -P -c '
 import sys
 
 sys.path.insert(0, "/opt/ansible")
